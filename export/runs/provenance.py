@@ -68,6 +68,13 @@ def describe_random(record: RunRecord, error: TrainingError) -> str:
     return f"random, without the data set: {reason}"
 
 
+def test_name(record: RunRecord) -> str:
+    """The name of the file or data set with the test rows, without the directory."""
+    recipe = record.recipe
+    own = getattr(recipe, "test", None) or getattr(recipe, "dev", None)
+    return Path(own).name if own else data_name(record)
+
+
 def data_name(record: RunRecord) -> str:
     """The name of the run's data, without the directory."""
     return Path(record.data.name).name

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from weir.bundle.sequences import PaddedAxis, Tokenisation
 from weir.export.int8 import CALIBRATION_ROWS, StaticInt8
-from weir.export.runs.provenance import data_name, describe_random, provenance_of
+from weir.export.runs.provenance import data_name, describe_random, provenance_of, test_name
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.errors import DataError, TrainingError
@@ -87,7 +87,7 @@ def load(run: Path, record: RunRecord) -> RunExport:
         described = describe_random(record, error)
         examples = _random_rows(recipe, sequence)
     else:
-        described = f"test rows of {data_name(record)}"
+        described = f"test rows of {test_name(record)}"
         spread = torch.linspace(0, len(within) - 1, min(_EXAMPLE_ROWS, len(within))).long()
         examples = _named(packed.take(within[spread]), sequence)
     network = load_model(run)
@@ -114,7 +114,7 @@ def int8_settings(run: Path, record: RunRecord, max_drop: float) -> StaticInt8:
         calibration=_arrays(calibration, sequence),
         calibration_from=f"training rows of {data_name(record)}, seed {_CALIBRATION_SEED}",
         test=_arrays(whole, sequence),
-        test_from=f"test rows of {data_name(record)}",
+        test_from=f"test rows of {test_name(record)}",
         # training's NO_TARGET equals NO_ANSWER. A class unseen in training always counts as wrong.
         answers=whole.targets.numpy(),
         output=LOGITS,

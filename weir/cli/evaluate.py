@@ -72,7 +72,8 @@ def evaluate(
     column: Annotated[
         str | None,
         typer.Option(
-            help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default that of the training."
+            help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default that of the training. "
+            "For a series: the column to compare with, if it has another name than in training."
         ),
     ] = None,
     decimal: Annotated[
@@ -132,7 +133,7 @@ def evaluate(
             if expect is not None:
                 raise UsageError(f"--expect: {contract.task} has no accuracy, got {expect:g}")
             measured = _measured_set(
-                data, described, changes, is_quick=quick, rows=rows, decimal=decimal
+                data, described, changes, column, is_quick=quick, rows=rows, decimal=decimal
             )
             _print_origin(measured)
             _compare_scores(measured, list(ask(measured.requests)), contract)
@@ -260,6 +261,7 @@ def _measured_set(
     data: str,
     description: "ModelDescription",
     changes: "Mapping[str, str | bool]",
+    column: str | None,
     *,
     is_quick: bool,
     rows: int,
@@ -272,8 +274,10 @@ def _measured_set(
         series = description.contract.series if description.contract else None
         if series is not None:
             return forecasting.hold_out(
-                data, series, rows, training=description.training, decimal=decimal
+                data, series, rows, column, training=description.training, decimal=decimal
             )
+        if column is not None:
+            raise UsageError(f"--column: pairs have no columns to choose from, got {column!r}")
         return seq2seq.hold_out(data, description, changes, is_quick=is_quick, rows=rows)
 
 
@@ -297,7 +301,8 @@ def _compare_scores(
         expected = recorded.get(f"test_{name}")
         is_other = expected is not None and origin.recorded != "test"
         note = f"   training had {expected:.6g} on its own test rows" if is_other else ""
-        console.print(f"{name} {value:.6g}{note}")
+        meaning = f"   {test_set.meanings[name]}" if name in test_set.meanings else ""
+        console.print(f"{name} {value:.6g}{meaning}{note}", markup=False)
         if expected is None or is_other:
             continue
         if abs(value - expected) > tolerance.absolute + tolerance.relative * abs(expected):
@@ -309,7 +314,7 @@ def _compare_scores(
             )
             raise WeirError(f"expected {name} {expected:.6g}, got {value:.6g}{hint}")
     if origin.recorded == "test" and any(f"test_{name}" in recorded for name in measured):
-        console.print("as expected")
+        console.print("as expected: training measured the same on these rows")
     elif origin.remark:
         console.print(origin.remark)
 

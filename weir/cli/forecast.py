@@ -146,14 +146,25 @@ def _usage_errors() -> Iterator[None]:
 
 @contextmanager
 def _suggest_column(table: Table) -> Iterator[None]:
-    """Raise a refused name as UsageError that says how to send a column of another name."""
+    """Raise refused columns as UsageError that names the file, and the remedy of a wrong name."""
     try:
         yield
     except InvalidArgument as error:
-        expected, _, missing = str(error).partition(", got no ")
-        # A model of several columns takes each by its name.
-        if not missing or expected != f"columns: expected {missing}":
+        text = str(error).removeprefix("columns: ")
+        if text == str(error):
             raise
+        expected, _, missing = text.partition(", got no ")
+        # A model of several columns takes each by its name.
+        if text.endswith(", got one without a name") or (
+            missing and expected != f"expected {missing}"
+        ):
+            wanted = text.partition(", got ")[0].removeprefix("expected ")
+            raise UsageError(
+                f"{table.source}: the model reads the columns {wanted}, each by its name; there "
+                f"are {', '.join(map(repr, filter(None, table.names)))}; name them so in the header"
+            ) from error
+        if not missing:
+            raise UsageError(f"{table.source}: {text}") from error
         names = table.value_columns or table.number_columns
         column = f"'{names[0]}'" if " " in names[0] else names[0]
         raise UsageError(

@@ -18,6 +18,7 @@ from weir.cli.health import health
 from weir.cli.infer import infer
 from weir.cli.inspect import inspect
 from weir.cli.models import models_app
+from weir.cli.options import reflowed
 from weir.cli.rollback import rollback
 from weir.cli.tag import tag
 from weir.client.errors import (
@@ -76,7 +77,7 @@ def _app() -> typer.Typer:
         infer, classify, classify_text, tag, generate, forecast, evaluate, inspect, rollback,
         health, bench,
     ):  # fmt: skip
-        app.command()(verb)
+        app.command(help=reflowed(verb))(verb)
     app.add_typer(models_app(), name="models")
     return app
 

@@ -18,7 +18,7 @@ from weir.cli.error_hints import (
     suggest_models,
 )
 from weir.cli.fan_out import Outcome, raise_failures
-from weir.cli.options import AsJson, ServerOptions, Timeout, takes_server
+from weir.cli.options import AsJson, ServerOptions, Timeout, reflowed, takes_server
 from weir.client import defaults
 from weir.client.errors import (
     CallError,
@@ -51,7 +51,7 @@ def models_app() -> typer.Typer:
     app = typer.Typer()
     app.callback(invoke_without_command=True)(models)
     for verb in (load, unload, reload, label):
-        app.command()(verb)
+        app.command(help=reflowed(verb))(verb)
     return app
 
 

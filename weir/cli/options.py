@@ -146,6 +146,12 @@ def takes_server(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def reflowed(verb: Callable[..., None]) -> str:
+    """The verb's docstring without the line breaks within its paragraphs, which typer keeps."""
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = (part.strip() for part in text.partition(":"))
     if not colon or not _HEADER_NAME.fullmatch(name):

@@ -15,9 +15,11 @@ from weir.bundle.number_format import DecimalMark
 from weir.client.errors import WeirError
 from weir.evaluate.test_set import LabelledRequest, Origin
 from weir.training.data.series import load_series
+from weir.training.errors import DataError
 from weir.training.forecasting.evaluation import (
     AR_LAGS,
     COVERAGE,
+    baseline_names,
     forecast_baselines,
     naive_error,
     score,
@@ -44,6 +46,7 @@ class SeriesSet:
         truth: (rows, horizon), in the series' unit.
         baselines: forecasts (rows, horizon) by name.
         scale: of MASE, from the training part.
+        season: of the baseline; 0: none.
     """
 
     requests: list[LabelledRequest]
@@ -52,9 +55,26 @@ class SeriesSet:
     truth: NDArray[np.float64]
     baselines: Mapping[str, NDArray[np.float64]]
     scale: float
+    season: int
 
     unit: ClassVar[str] = "forecasts"
     remarks: ClassVar[Sequence[str]] = ()
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each measure says, by its name."""
+        horizon = self.series.horizon
+        whole = f"over {horizon} step{'s' * (horizon > 1)} ahead"
+        names = {"": whole, **{f"_{step}": f"{step} ahead" for step in (1, horizon)}}
+        shown = {
+            f"{measure}{lead}": text for measure in ("rmse", "mase") for lead, text in names.items()
+        }
+        for key, baseline in baseline_names(self.season).items():
+            shown |= {f"{key}_{measure}": f"{baseline}, {whole}" for measure in ("rmse", "mase")}
+        if self.series.interval is not None:
+            level = f"{self.series.interval.level:.0%}"
+            shown[COVERAGE] = f"share of the values within the {level} interval"
+        return shown
 
     @property
     def tolerance(self) -> Tolerance:
@@ -83,6 +103,7 @@ def hold_out(
     data: str,
     series: "Series",
     rows: int,
+    column: str | None = None,
     *,
     training: "Provenance | None" = None,
     decimal: DecimalMark | None = None,
@@ -90,22 +111,33 @@ def hold_out(
     """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable.
 
     Args:
+        column: the column of `data` that is the series; None: the one of the model's name.
         training: what the bundle or the server says of the training; None: nothing.
         decimal: the decimal mark of a CSV file that leaves it open.
     """
-    columns = series.exogenous
-    recipe = make_recipe(
-        "ar", data, value=series.target, exogenous=tuple(columns), horizon=series.horizon
-    )
+    exogenous, value = tuple(series.exogenous), column or series.target
+    recipe = make_recipe("ar", data, value=value, exogenous=exogenous, horizon=series.horizon)
     if not isinstance(recipe, SeriesRecipe):
         raise TypeError(recipe)
-    read = load_series(data, series.target, columns, decimal=decimal)
+    try:
+        read = load_series(data, value, exogenous, decimal=decimal)
+    except DataError as error:
+        if column is not None or f"expected a column {value!r}, got none" not in str(error):
+            raise
+        hint = "if another column is that series, say --column NAME"
+        raise DataError(f"{error}; {hint}") from error
     own, horizon = read.values[:, 0], series.horizon
     parts = divide_by_time(len(own), recipe)
     known = own[: parts.baseline_end]
     # Bundles of before name no season.
     season = find_season(known) if series.season is None else series.season
-    require_rows(read, parts, window=max(series.lags, AR_LAGS), horizon=horizon, season=season)
+    window = max(series.lags, AR_LAGS)
+    try:
+        require_rows(read, parts, window=window, horizon=horizon, season=season)
+    except DataError as error:
+        raise DataError(
+            f"{error}; the evaluation fits AR({AR_LAGS}) as the training does"
+        ) from error
     held_out = cut(read.values, parts.validation_end, len(own), steps=horizon, window=series.lags)
     histories, truth = held_out.histories.numpy(), held_out.targets.double().numpy()
     requests = [
@@ -117,7 +149,7 @@ def hold_out(
     baselines = forecast_baselines(own, parts, horizon=horizon, season=season)
     text = f"the last {recipe.test_share:.0%} of {data}"
     origin = _origin(text, read.checksum, training)
-    return SeriesSet(requests, origin, series, truth, baselines, naive_error(known))
+    return SeriesSet(requests, origin, series, truth, baselines, naive_error(known), season)
 
 
 def _origin(text: str, checksum: str, training: "Provenance | None") -> Origin:

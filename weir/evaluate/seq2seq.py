@@ -61,6 +61,7 @@ class PairSet:
 
     unit: ClassVar[str] = "pairs"
     remarks: ClassVar[Sequence[str]] = ()
+    meanings: ClassVar[Mapping[str, str]] = {}
 
     @property
     def tolerance(self) -> Tolerance:

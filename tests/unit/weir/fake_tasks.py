@@ -17,6 +17,14 @@ import grpc
 
 from weir.protocol import tasks_pb2 as pb
 
+_REFUSALS = {
+    "strict": "columns: expected 'sales', got no 'sales'",
+    "exogenous": "columns: expected 'sales', 'rain', got no 'sales'",
+    "unnamed": "columns: expected 'sales', 'rain', got one without a name",
+    "long": "columns: expected 48 values or more, got 2",
+}
+"""How a server refuses columns without `sales`, by the model's name."""
+
 
 @dataclass
 class FakeTasks:
@@ -87,12 +95,11 @@ class FakeTasks:
     def forecast(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.ForecastRequest.FromString(body)
         wide = request.model_name in {"wide", "ragged"}
-        is_kind = wide or request.model_name == "strict"
+        refusal = _REFUSALS.get(request.model_name)
+        is_kind = wide or refusal is not None
         self._look(request, request.model_name if is_kind else "rising", context)
-        if request.model_name == "strict" and "sales" not in {c.name for c in request.columns}:
-            context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "columns: expected 'sales', got no 'sales'"
-            )
+        if refusal is not None and "sales" not in {c.name for c in request.columns}:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
         if request.model_name == "mute":
             return b"\xff"
         last = request.columns[0].values[-1]

@@ -203,6 +203,18 @@ def test_rows_too_long_to_be_served_are_no_hindrance(
     assert parity.examples.startswith(found if longest_only else "test rows of long.txt")
 
 
+def test_rows_of_a_test_file_are_named_by_that_file(tmp_path: Path) -> None:
+    rows, others, run = tmp_path / "rows.txt", tmp_path / "others.txt", tmp_path / "run"
+    for path in (rows, others):
+        path.write_text("a/X b/Y\n" * 20)
+    given = ["--data", str(rows), "--test", str(others), "--out", str(run)]
+    assert train(["stress", *given, *SMALL]) == 0
+
+    parity = publish_run(run, to=tmp_path / "models").parity
+
+    assert parity.examples == "test rows of others.txt"
+
+
 def test_int8_is_measured_on_the_test_rows(
     trained: dict[str, Trained], reuse_graph: Callable[[bytes], None], tmp_path: Path
 ) -> None:

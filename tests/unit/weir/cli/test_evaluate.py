@@ -138,6 +138,15 @@ def sales(tmp_path: Path) -> Path:
     return path
 
 
+AS_EXPECTED = "as expected: training measured the same on these rows"
+
+
+def scores_of(printed: str) -> dict[str, float]:
+    """The scores by their names, without what they mean and the last words."""
+    lines = [line.split() for line in printed.splitlines() if not line.startswith(AS_EXPECTED)]
+    return {name: float(score) for name, score, *_ in lines}
+
+
 SALES = Series(target="sales", lags=3, horizon=2)
 
 
@@ -158,9 +167,8 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     order = ["evaluate", "steady", "--data", sales, "--rows", rows, "--target", fake.target]
     done = {bundle: weir(*order, "--bundle", bundle) for bundle in (right, wrong, imported)}
 
-    assert done[right].code == 0 and done[right].out.endswith("as expected\n")
-    lines = [line.split() for line in done[right].out.splitlines()[:-1]]
-    found = {name: float(error) for name, error in lines}
+    assert done[right].code == 0 and done[right].out.endswith(f"{AS_EXPECTED}\n")
+    found = scores_of(done[right].out)
     assert found == pytest.approx(
         {
             "rmse": np.sqrt(np.square(errors).mean()),
@@ -178,6 +186,9 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     )
     assert found["ar9_rmse"] < found["rmse"]
     assert done[wrong].code == 1 and "expected rmse_2 9, got" in done[wrong].err
+    first, *_, last = done[imported].out.splitlines()
+    assert first.endswith("   over 2 steps ahead")
+    assert last.endswith("   persistence, over 2 steps ahead")
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
 
@@ -211,12 +222,31 @@ def test_a_series_is_compared_with_its_season_and_its_interval(
 
     done = weir("evaluate", "steady", "--data", sales, "--target", fake.target, "--bundle", bundle)
 
-    found = {name: float(error) for name, error in map(str.split, done.out.splitlines())}
+    found = scores_of(done.out)
     season = np.stack([values[origins - 5], values[origins - 4]], axis=1)
     errors = truth - last
     held = (errors >= [-2.0, -1.0]) & (errors <= [2.0, 3.0])
     assert found["season_rmse"] == pytest.approx(np.sqrt(np.square(truth - season).mean()), 1e-5)
     assert found["coverage"] == pytest.approx(held.mean(), 1e-5)
+    assert done.out.endswith("   share of the values within the 80% interval\n")
+
+
+def test_a_series_of_another_name_is_chosen_by_its_column(
+    weir: Weir, fake: FakeServer, sales: Path, tmp_path: Path
+) -> None:
+    bundle = bundle_of(tmp_path / "models", series=SALES)
+    renamed, short = tmp_path / "renamed.csv", tmp_path / "short.csv"
+    renamed.write_text(sales.read_text().replace("sales", "turnover"))
+    short.write_text("\n".join(sales.read_text().split()[:12]))
+    order = ["evaluate", "steady", "--bundle", bundle, "--target", fake.target, "--data"]
+
+    plain, refused = weir(*order, sales), weir(*order, renamed)
+    chosen, few = weir(*order, renamed, "--column", "turnover"), weir(*order, short)
+
+    assert chosen.code == 0 and chosen.out == plain.out
+    assert refused.code == few.code == 2
+    assert refused.err.endswith("; if another column is that series, say --column NAME\n")
+    assert few.err.endswith("; the evaluation fits AR(9) as the training does\n")
 
 
 def test_a_series_needs_its_bundle_and_has_no_accuracy(
@@ -307,7 +337,7 @@ def test_error_rates_of_pairs_are_those_of_the_served_model(
     assert done[as_trained].out.splitlines() == [
         f"word_error_rate {words:.6g}",
         f"token_error_rate {tokens:.6g}",
-        "as expected",
+        AS_EXPECTED,
     ]
     assert done[otherwise].code == 1 and "expected word_error_rate" in done[otherwise].err
     assert "--quick goes with runs that had it, and no others" in done[otherwise].err
@@ -326,7 +356,7 @@ def test_answers_of_subwords_are_scored_by_bleu(
     done = weir("evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target)
 
     assert 0 < score < 100
-    assert (done.code, done.out) == (0, f"bleu {score:.6g}\nas expected\n")
+    assert (done.code, done.out) == (0, f"bleu {score:.6g}\n{AS_EXPECTED}\n")
 
 
 def test_a_file_that_was_not_trained_on_is_sent_whole(
@@ -361,7 +391,7 @@ def test_targets_may_lie_in_a_file_of_their_own(
     order = ["evaluate", "mirror", "--data", sources, "--bundle", bundle, "--target", fake.target]
     done = weir(*order, "--target-data", targets)
 
-    assert (done.code, done.out.splitlines()[-1]) == (0, "as expected")
+    assert (done.code, done.out.splitlines()[-1]) == (0, AS_EXPECTED)
     assert "word_error_rate 0\n" in done.out
 
 

@@ -62,6 +62,37 @@ def test_column_of_another_name_is_refused_with_what_to_type(
     assert done.err == f"weir: the model forecasts 'sales', {path} {words}"
 
 
+NEEDS_BOTH = (
+    "the model reads the columns 'sales', 'rain', each by its name; there are 'price'; "
+    "name them so in the header"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            "exogenous",
+            NEEDS_BOTH,
+        ),
+        (
+            "unnamed",
+            NEEDS_BOTH,
+        ),
+        ("long", "expected 48 values or more, got 2"),
+    ],
+)
+def test_columns_that_do_not_suit_the_model_are_refused_with_the_file(
+    weir: Weir, fake: FakeServer, tmp_path: Path, model: str, words: str
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("price\n10\n20\n")
+
+    done = weir("forecast", path, "--model", model, "--target", fake.target)
+
+    assert (done.code, done.err) == (2, f"weir: {path}: {words}\n")
+
+
 def test_forecasts_have_the_dates_of_the_file(weir: Weir, fake: FakeServer, data: Path) -> None:
     order = ["forecast", data, "--horizon", 2, "--model", "rising", "--target", fake.target]
 

@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -114,6 +115,21 @@ def test_the_module_is_the_command() -> None:
     )
 
     assert "Usage: weir" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", ["forecast", "evaluate", "inspect", "generate", "bench"])
+def test_help_breaks_its_lines_at_the_edge_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert outcome(verb, "--help") == 0
+
+    text = capsys.readouterr().out.partition("Usage:")[2].partition("╭")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    for line, following in itertools.pairwise(lines):
+        if line and following:
+            assert len(f"{line} {following.split()[0]}") > 76
 
 
 @pytest.mark.parametrize(
