@@ -160,6 +160,9 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
     )
     if best.validation_macro_f1 is not None:
         validated += f", macro F1 {best.validation_macro_f1:.2%},"
+    if record.series and record.series.trained_share < 1.0:
+        # Others are kept, as a note says.
+        validated += " of the trained weights"
     # Names of data, classes and columns may contain brackets.
     console.print(
         f"{summarise_test(record)}{on} {record.data.test_rows:,} {rows} "

@@ -12,10 +12,14 @@ from weir.training.text.recipes import SequenceRecipe
 
 
 def provenance_of(record: RunRecord) -> Provenance:
-    """Recipe, data, and the metrics of the epoch whose weights were kept."""
+    """Recipe, data, and the metrics of the epoch whose weights were kept.
+
+    If a series kept others than the trained weights, nothing was measured of them but the test.
+    """
+    is_trained = record.series is None or record.series.trained_share == 1.0
     metrics = {"seconds": record.seconds, "epochs": float(len(record.epochs))}
     for epoch in record.epochs:
-        if epoch.epoch == record.best_epoch:
+        if epoch.epoch == record.best_epoch and is_trained:
             if epoch.validation_accuracy is None:
                 metrics["validation_loss"] = epoch.validation_loss
             else:

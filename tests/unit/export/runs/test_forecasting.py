@@ -1,6 +1,7 @@
 """Runs on series as bundles: raw values in, raw values out."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from rich.console import Console
 
 from weir.bundle.contract import Series
 from weir.bundle.reader import Bundle, read
 from weir.export.errors import ExportError
 from weir.export.publishing import publish
 from weir.export.runs import forecasting
+from weir.export.runs.provenance import provenance_of
 from weir.export.runs.publishing import publish_run
 from weir.export.spec import ExportSpec
 from weir.training.__main__ import main as train
+from weir.training.console import print_result
 from weir.training.errors import DataError
 from weir.training.forecasting.experiment import load_model, load_test
 from weir.training.models.series import build_forecaster
@@ -91,6 +95,21 @@ def test_the_graph_forecasts_what_the_run_was_tested_with(run: Path, bundle: Bun
     errors = ahead[:, 2] - rows.targets[:, 2].numpy()
     rmse = read_record(run).test_metrics["rmse_3"]
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(rmse, rel=1e-4)
+
+
+def test_no_validation_figure_is_that_of_weights_that_were_not_kept(run: Path) -> None:
+    record, told = read_record(run), StringIO()
+    assert record.series is not None
+    record.series.trained_share = 0.0
+    trained = record.model_copy(
+        update={"series": record.series.model_copy(update={"trained_share": 1.0})}
+    )
+
+    print_result(Console(file=told, width=200), record, run)
+
+    assert "validation_loss" in provenance_of(trained).metrics
+    assert "validation_loss" not in provenance_of(record).metrics
+    assert "of the trained weights in epoch 1 of 1" in told.getvalue()
 
 
 def test_without_the_data_random_rows_are_used_and_recorded(
