@@ -80,7 +80,6 @@ def test_tensors_and_contract_say_what_is_forecast(run: Path, bundle: Bundle) ->
     assert contract.training is not None
     metrics = read_record(run).test_metrics
     assert contract.training.metrics["test_rmse_3"] == metrics["rmse_3"]
-    assert "validation_loss" in contract.training.metrics
 
 
 def test_the_graph_forecasts_what_the_run_was_tested_with(run: Path, bundle: Bundle) -> None:
