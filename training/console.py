@@ -28,6 +28,7 @@ from weir.training.recipe import PROPOSED_WEIGHTS
 from weir.training.run_directory import RunRecord
 from weir.training.seq2seq.evaluation import summarise as summarise_pairs
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
+from weir.training.text.proposals import PROPOSAL
 
 FAR_BELOW = 0.15
 """Class weights are proposed if the macro F1 is so far below the accuracy."""
@@ -204,8 +205,9 @@ def propose_class_weights(record: RunRecord) -> str | None:
         return None
     if getattr(record.recipe, "class_weights", 0.0) or record.test_accuracy - macro_f1 < FAR_BELOW:
         return None
-    if compare_with_baseline(record) is not None:
-        # Then it has learned nothing that weights could balance.
+    if compare_with_baseline(record) is not None or PROPOSAL in record.test_notes:
+        # Then it has learned nothing that weights could balance, or letters come first, whose
+        # command has weights too.
         return None
     return (
         f"macro F1 {macro_f1:.2%} is far below the accuracy, so rare classes are answered badly; "

@@ -42,7 +42,7 @@ from weir.training.text.evaluation import (
     score_words,
     tabulate,
 )
-from weir.training.text.proposals import propose_letters
+from weir.training.text.proposals import PROPOSAL, propose_letters
 from weir.training.text.recipes import SequenceRecipe
 from weir.training.text.served_tokens import compare_served_tokens
 
@@ -135,7 +135,9 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         if train.is_tagged
         else most_frequent_class(train.targets.numpy(), held_out.targets.numpy(), classes),
         notes=describe_test_rows(recipe, texts.split_checksums)
-        | describe_equal_rows(texts.train.rows, texts.validation.rows, texts.test.rows),
+        | describe_equal_rows(texts.train.rows, texts.validation.rows, texts.test.rows)
+        # Again below the result, where it is not forgotten.
+        | ({} if proposal is None else {PROPOSAL: proposal}),
     )
 
 

@@ -13,6 +13,8 @@ from weir.training.recipe import PROPOSED_WEIGHTS
 from weir.training.text.batches import Sequences
 from weir.training.text.recipes import SequenceRecipe
 
+PROPOSAL = "letters"
+"""The note of a run that letters were proposed to."""
 _MOST = 0.5
 UNEQUAL = 5
 """The largest class has so many times the rows of the smallest, if classes are called unequal."""

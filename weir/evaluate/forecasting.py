@@ -70,7 +70,7 @@ class SeriesSet:
             f"{measure}{lead}": text for measure in ("rmse", "mase") for lead, text in names.items()
         }
         for key, baseline in baseline_names(self.season).items():
-            shown |= {f"{key}_{measure}": f"{baseline}, {whole}" for measure in ("rmse", "mase")}
+            shown |= {f"{key}_{measure}": f"baseline {baseline}" for measure in ("rmse", "mase")}
         if self.series.interval is not None:
             level = f"{self.series.interval.level:.0%}"
             shown[COVERAGE] = f"share of the values within the {level} interval"

@@ -144,6 +144,8 @@ def test_class_weights_are_proposed_where_rare_classes_are_answered_badly() -> N
     assert propose_class_weights(scored("pronounce", 0.5)) is None
     as_its_baseline = scored("question", 0.47, macro_f1=0.04, baseline_accuracy=0.47)
     assert propose_class_weights(as_its_baseline) is None
+    with_letters = unequal.model_copy(update={"test_notes": {"letters": "weir train …"}})
+    assert propose_class_weights(with_letters) is None
 
 
 @pytest.mark.parametrize(

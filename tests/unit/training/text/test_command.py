@@ -150,6 +150,7 @@ def test_letters_are_proposed_for_texts_without_words(
     assert command[:3] == ["weir", "train", "question"]
     assert f"--data '{path}' --tokens letters --class-weights 0.25 --out " in proposal
     assert not of_words(caplog)
+    assert words.test_notes["letters"] == proposal and "letters" not in letters.test_notes
     assert part_of(words, SequenceRecipe).tokens != part_of(letters, SequenceRecipe).tokens
     assert letters.test_accuracy == 1.0 and letters.test_metrics["macro_f1"] == 1.0
     assert words.sequence and letters.sequence

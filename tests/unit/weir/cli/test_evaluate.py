@@ -188,7 +188,7 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     assert done[wrong].code == 1 and "expected rmse_2 9, got" in done[wrong].err
     first, *_, last = done[imported].out.splitlines()
     assert first.endswith("   over 2 steps ahead")
-    assert last.endswith("   persistence, over 2 steps ahead")
+    assert last.endswith("   baseline persistence")
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
 
