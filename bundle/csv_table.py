@@ -284,7 +284,7 @@ def _split(lines: Sequence[str], delimiter: str, source: str) -> _Rows:
     # The csv module refuses spaces between a quote and the delimiter.
     closing = re.compile(rf'" +(?={re.escape(delimiter)}|$)')
     reader = csv.reader(
-        (closing.sub('"', line) + "\n" for line in lines),
+        ((closing.sub('"', line) if '"' in line else line) + "\n" for line in lines),
         delimiter=delimiter,
         skipinitialspace=True,
         strict=True,
@@ -306,7 +306,8 @@ def _split(lines: Sequence[str], delimiter: str, source: str) -> _Rows:
 
 def _width(row: _Row) -> int:
     """The number of cells up to the last one with text."""
-    return max((at for at, cell in enumerate(row.cells, 1) if cell), default=0)
+    last_first = range(len(row.cells), 0, -1)
+    return next((at for at in last_first if row.cells[at - 1]), 0)
 
 
 def _require_names(names: Sequence[str], place: str) -> None:

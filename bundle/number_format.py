@@ -53,7 +53,7 @@ def parse_number(text: str, mark: DecimalMark) -> float | None:
 
 def is_number(text: str) -> bool:
     """Whether a cell is a number with a decimal point or a decimal comma."""
-    return any(_is_number_with(text, mark) for mark in DECIMAL_MARKS)
+    return _is_number_with(text, "point") or _is_number_with(text, "comma")
 
 
 def decide_mark(cells: Iterable[Cell], source: str, *, delimiter: str) -> DecimalMark:
