@@ -165,6 +165,13 @@ def test_what_cannot_be_read_says_what_to_do(
         read_conllu(write(tmp_path / "x.conll", text), column=column)
 
 
+def test_an_id_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.conllu", f"{'9' * 5000}|a|_|X|_|_|_|_|_|_\n")
+
+    with pytest.raises(DataError, match="line 1: expected the ID 1, got '9999"):
+        read_conllu(path)
+
+
 def test_a_broken_feature_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.conllu", "1|a|a|X|_|Plural|_|_|_|_\n")
 
