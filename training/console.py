@@ -211,7 +211,8 @@ def propose_class_weights(record: RunRecord) -> str | None:
         return None
     return (
         f"macro F1 {macro_f1:.2%} is far below the accuracy, so rare classes are answered badly; "
-        f"--class-weights {PROPOSED_WEIGHTS:g} gives their rows more weight"
+        f"the same command with --class-weights {PROPOSED_WEIGHTS:g} and another --out gives their "
+        "rows more weight"
     )
 
 

@@ -57,7 +57,7 @@ GROUPS = (
         "a file of LABEL<TAB>text, one a line",
         "weir train question --data FILE.tsv",
         "texts",
-        {"question": "mails, reviews; codes by --tokens letters"},
+        {"question": "mails, reviews; names, codes: --tokens letters"},
     ),
     RecipeGroup(
         "Words, one tag each",
@@ -166,14 +166,28 @@ weir train RECIPE --list shows its data sets, epochs and rates. \
 --data hf:NAME takes a data set of the Hugging Face hub."""
 
 
+_TAGGER_NOTE = """\
+Of your own file the number of words decides batch size, learning rate and units: \
+docs/training.md, Small treebanks."""
+
+
 def describe_recipe(name: str) -> Table:
     """The data sets of one recipe, and the settings that depend on them."""
-    table = Table("data", "epochs", "batch size", "optimizer", "learning rate")
-    for data in MADE_FOR[name]:
-        recipe = make_recipe(name, data)
+    caption = _TAGGER_NOTE if name == "tagger" else None
+    table = Table(
+        "data", "epochs", "batch size", "optimizer", "learning rate",
+        caption=caption, caption_justify="left",
+    )  # fmt: skip
+    shown = {
+        "your own" if data == _PATH else data: make_recipe(name, data) for data in MADE_FOR[name]
+    }
+    if name == "question":
+        letters = make_recipe(name, _PATH, tokens={"rule": "letters"})
+        shown["your own, --tokens letters"] = letters
+    for data, recipe in shown.items():
         rate = f"{recipe.optimizer.learning_rate:g}"
         sizes = (str(recipe.epochs), str(recipe.batch_size))
-        table.add_row("your own" if data == _PATH else data, *sizes, recipe.optimizer.kind, rate)
+        table.add_row(data, *sizes, recipe.optimizer.kind, rate)
     return table
 
 

@@ -415,7 +415,8 @@ def _print_scores(
         f"{rows / elapsed_s:,.0f} {test_set.unit}/s"
     )
     if scores.is_unequal:
-        console.print(f"macro F1 {scores.macro_f1:.4f}, as classes are of unequal size")
+        of = " of the model's classes" if scores.has_unseen else ""
+        console.print(f"macro F1 {scores.macro_f1:.4f}{of}, as classes are of unequal size")
     console.print(
         f"baseline {scores.baseline:.4f}: {scores.most_frequent}, the most frequent {frequent}, "
         "as every answer"

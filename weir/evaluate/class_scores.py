@@ -21,6 +21,7 @@ class ClassScores:
     Attributes:
         targets, right: number of targets, and of right answers.
         macro_f1: mean F1 of the classes that occur and that the model has.
+        has_unseen: whether targets have labels that the model lacks.
         most_frequent: the class of most targets.
         most_frequent_count: its number of targets.
         is_unequal: whether a class has at least twice as many targets as another.
@@ -29,6 +30,7 @@ class ClassScores:
     targets: int
     right: int
     macro_f1: float
+    has_unseen: bool
     most_frequent: str
     most_frequent_count: int
     is_unequal: bool
@@ -56,6 +58,7 @@ def score(expected: Sequence[str], predicted: Sequence[str], known: Sequence[str
         targets=len(expected),
         right=sum(map(operator.eq, expected, predicted)),
         macro_f1=macro_f1(np.array(answers, np.int64), targets),
+        has_unseen=bool((targets == UNSEEN).any()),
         most_frequent=most_frequent,
         most_frequent_count=count,
         is_unequal=count >= UNEQUAL * min(occurring.values()),

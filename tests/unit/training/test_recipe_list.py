@@ -74,3 +74,13 @@ def test_one_recipe_shows_its_data_sets_and_settings() -> None:
 
     assert [name for name in (*MADE_FOR["lenet5"][:-1], "your own") if name not in text] == []
     assert "0.003" in text and "adamw" in text
+
+
+def test_settings_that_follow_the_data_are_told() -> None:
+    assert "number of words decides" in shown(describe_recipe("tagger"), 200)
+    (row,) = (
+        line for line in shown(describe_recipe("question")).splitlines() if "--tokens" in line
+    )
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
+        "your own, --tokens letters", "20", "64", "adamw", "0.003",
+    ]  # fmt: skip
