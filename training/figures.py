@@ -172,7 +172,12 @@ def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list
         # No epoch is kept; the first validation error lies after one epoch already.
         axes.plot([], [], " ", label="kept: the linear forecast before epoch 1")
     else:
-        kept = f"kept: epoch {best}, {_reason(record)}"
+        is_mixed = record.series is not None and record.series.trained_share < 1.0
+        kept = (
+            f"kept: half-way from the linear forecast to epoch {best}"
+            if is_mixed
+            else f"kept: epoch {best}, {_reason(record)}"
+        )
         axes.axvline(best, color=KEPT, linestyle=":", label=kept)
         axes.plot([best], [validation[best - 1]], color=VALIDATION, marker="o")
     axes.set_xlabel("epoch")

@@ -186,14 +186,24 @@ def test_learning_curve_of_a_series_shows_baselines_over_the_horizon(
     assert len({(line.get_color(), line.get_linestyle()) for line in named}) == len(named) == 7
 
 
-def test_learning_curve_marks_no_epoch_if_the_forecast_before_training_is_kept(
-    learning_curve: Callable[[RunRecord], Figure],
+@pytest.mark.parametrize(
+    ("share", "kept"),
+    [
+        (0.0, "kept: the linear forecast before epoch 1"),
+        (0.5, "kept: half-way from the linear forecast to epoch 1"),
+        (1.0, "kept: epoch 1, lowest validation loss"),
+    ],
+)
+def test_learning_curve_of_a_series_says_which_weights_were_kept(
+    learning_curve: Callable[[RunRecord], Figure], share: float, kept: str
 ) -> None:
     drawn = record(0, 3)
     drawn.recipe = make_recipe("ar", "sunspots")
     drawn.image, drawn.test_accuracy = None, None
-    drawn.series = SeriesRecord(columns=["y"], mean=[50.0], std=[40.0], trained_share=0.0)
+    drawn.series = SeriesRecord(columns=["y"], mean=[50.0], std=[40.0], trained_share=share)
+    for epoch in drawn.epochs:
+        epoch.accuracy = epoch.validation_accuracy = None
 
     figure = learning_curve(drawn)
 
-    assert legend_of(figure)[2:] == ["kept: the linear forecast before epoch 1"]
+    assert legend_of(figure)[2:] == [kept]
