@@ -81,6 +81,13 @@ def test_without_a_column_the_error_lists_the_columns(tmp_path: Path) -> None:
         load_series(write(tmp_path, '"sales, EUR","6"" pipes",price\n1,2,3\n'), None)
 
 
+def test_the_newest_row_first_is_refused_with_a_given_decimal_mark_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "month,sales\n2024-03,1\n2024-02,2\n2024-01,3\n")
+
+    with pytest.raises(DataError, match="expected the oldest row"):
+        load_series(path, "sales", decimal="point")
+
+
 def test_only_column_of_numbers_is_taken_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
