@@ -128,12 +128,12 @@ class _Layout:
             for number, field in enumerate(self.first.fields, 1)
             if number > self.form + 1
         ]
+        if len(choices) < 2:
+            raise DataError(f"{path}: expected a column {name}, got {', '.join(self.names or ())}")
         raise DataError(
             f"{self.first.line.place}: expected the number of the tag's column, --column "
             f"{', '.join(choices[:-1])} or {choices[-1]}, because the columns are not those of "
             f"CoNLL-U; got {column}"
-            if len(choices) > 1
-            else f"{path}: expected a column {name}, got {', '.join(self.names or ())}"
         )
 
 
