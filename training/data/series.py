@@ -42,7 +42,7 @@ class SeriesData:
     columns: their names, the column to forecast first.
     values: (steps, columns), the oldest first.
     checksum: SHA-256 over the file.
-    dates: of the steps, without their zone; None if the file has none.
+    dates: of the steps, without their zone; None if the file has none at equal steps.
     """
 
     name: str
@@ -78,9 +78,9 @@ def load_series(
             value = SUNSPOT_COLUMN if is_named else _only_value(table, exogenous)
         columns = (value, *exogenous)
         values = [table.numbers(column) for column in columns]
-        found = table.dates
-        dates = None if found is None else tuple(each.replace(tzinfo=None) for each in found.dates)
-        _warn(table)
+        for remark in table.remarks:
+            logger.warning("%s", remark)
+        dates = _dates_at_equal_steps(table)
     except TableError as error:
         raise DataError(str(error)) from error
     except OSError as error:
@@ -106,12 +106,14 @@ def _only_value(table: Table, exogenous: Sequence[str]) -> str:
     return found[0]
 
 
-def _warn(table: Table) -> None:
-    """Say what was assumed about the file, and where its rows do not follow at equal steps."""
-    for remark in table.remarks:
-        logger.warning("%s", remark)
+def _dates_at_equal_steps(table: Table) -> tuple[datetime, ...] | None:
+    """The dates, without their zone; None, with a warning, if they have no equal steps."""
+    column = table.dates
+    if column is None:
+        return None
     try:
-        if table.dates is not None:
-            table.dates.step()
+        column.step()
     except TableError as error:
         logger.warning("%s; rows are read as equal steps", error)
+        return None
+    return tuple(date.replace(tzinfo=None) for date in column.dates)

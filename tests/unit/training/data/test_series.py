@@ -105,11 +105,18 @@ def test_only_column_of_numbers_is_taken_and_said(
 def test_rows_at_unequal_steps_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, "day,sales\n2024-01,1\n2024-02,2\n2024-03,2\n2024-05,3\n")
 
-    load_series(path, "sales")
+    series = load_series(path, "sales")
 
     (message,) = caplog.messages
+    assert series.dates is None
     assert message.startswith(f"{path}, line 5, column day: expected a date 1 month after 2024-03")
     assert message.endswith("got 2024-05; rows are read as equal steps")
+
+
+def test_dates_in_doubt_are_not_those_of_the_series(tmp_path: Path) -> None:
+    path = write(tmp_path, "day,sales\n1/1/2024,1\n2/2/2024,2\n4/3/2024,2\n3/4/2024,3\n")
+
+    assert load_series(path, "sales").dates is None
 
 
 def test_doubtful_decimal_mark_is_chosen(tmp_path: Path) -> None:
