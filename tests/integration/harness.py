@@ -206,8 +206,12 @@ def running(
         launch: makes the command that is run of the server's own.
     """
     start = launch(command(models, *flags))
+    # A command that a test ran in this process has set it, and the server would keep it.
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with log.open("w") as stderr:
-        process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(
+            start, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+        )
     server = None
     try:
         server = Server(process, log)
