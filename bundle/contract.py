@@ -104,6 +104,10 @@ class Sharing(ContractObject):
 
 
 FILE_NAME = "model.json"
+CONTRACT_PARAMETER = "weir.contract"
+"""Parameter of a server's `ModelConfig`: the contract as JSON, without files and versions."""
+LABELS_PARAMETER = "weir.labels."
+"""Prefix of the parameter with the labels of one file, one a line."""
 FORMAT: Literal[1] = 1
 
 Task = Literal[

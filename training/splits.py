@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from weir.training.data.hub import has_validation, is_hub
-from weir.training.data.images import Division, Rows, draw_rows, joint_checksum
+from weir.training.data.images import Divisible, Division, Rows, draw_rows, joint_checksum
 from weir.training.data.text import SequenceSplit
 from weir.training.reproducibility import Purpose, derive_seed
 from weir.training.run_directory import SplitRecord
@@ -16,15 +16,12 @@ WITH_DEV = ("ewt", "multi30k")
 """The named sets that come with validation rows."""
 
 
-class DataSet(Protocol):
-    """Rows that can be selected."""
+class DataSet(Divisible, Protocol):
+    """Rows that can be selected, of known files."""
 
     @property
     def checksum(self) -> str:
         """SHA-256 over the source files."""
-
-    def take(self, rows: Rows) -> Self:
-        """The given rows."""
 
 
 Data = TypeVar("Data", bound=DataSet)

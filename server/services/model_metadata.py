@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from weir.bundle.contract import CONTRACT_PARAMETER, LABELS_PARAMETER
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.protocol.datatypes import DATATYPES
@@ -12,10 +13,6 @@ from weir.server.telemetry.model_stats import Duration, ModelStats
 # Triton's name for ONNX models; some clients look at it.
 PLATFORM = "onnxruntime_onnx"
 
-CONTRACT = "weir.contract"
-"""Parameter of a configuration: the contract as JSON, without files and versions of software."""
-LABELS = "weir.labels."
-"""Prefix of a parameter with the labels of one file, one a line."""
 # The labels of ImageNet have 21 KB; a configuration stays a small message.
 _MAX_LABEL_BYTES = 1 << 16
 _NOT_TOLD = {"files", "versions", "commit", "source", "parity", "sharing"}
@@ -100,9 +97,9 @@ def _bundle_parameters(model: Model) -> dict[str, str]:
     contract = model.contract.model_dump_json(exclude=_NOT_TOLD, exclude_defaults=True)
     labels = {model.label_files[output]: "\n".join(lines) for output, lines in model.labels.items()}
     return {
-        CONTRACT: contract,
+        CONTRACT_PARAMETER: contract,
         **{
-            f"{LABELS}{file}": text
+            f"{LABELS_PARAMETER}{file}": text
             for file, text in labels.items()
             if len(text.encode()) <= _MAX_LABEL_BYTES
         },

@@ -15,7 +15,7 @@ from weir.training.data.download import DataFolders
 from weir.training.data.hub import is_hub, load_hub_pairs, load_hub_pictures, load_hub_text
 from weir.training.data.idx import FASHION_MNIST, MNIST, load_idx
 from weir.training.data.image_folder import load_folder
-from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split
+from weir.training.data.images import ImageData, Split, take_own_split
 from weir.training.data.multi30k import Language, load_multi30k
 from weir.training.data.pairs import PairData, divide_pairs, load_pair_file
 from weir.training.data.text import SequenceSplit, TextData, divide_text
@@ -130,8 +130,7 @@ def load_text(
     if split == "dev":
         raise DataError(f"{name}: expected the split train or test, got dev")
     data = load_file(Path(name), lower=lower, column=column, rule=rule)
-    division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
-    return data.take(division.kept if split == "train" else division.held_out)
+    return take_own_split(data, split, divide_text)
 
 
 def load_pairs(
@@ -178,5 +177,4 @@ def _load_own_pairs(name: str, split: SequenceSplit, target_data: str | None) ->
     if split == "dev":
         raise DataError(f"{name}: expected the split train or test, got dev")
     data = load_pair_file(Path(name), Path(target_data) if target_data is not None else None)
-    division = divide_pairs(data, OWN_TEST_SHARE, OWN_TEST_SEED)
-    return data.take(division.kept if split == "train" else division.held_out)
+    return take_own_split(data, split, divide_pairs)

@@ -19,7 +19,6 @@ of a data set is never run.
 """
 
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,15 +29,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from weir.training.data.image_folder import read_picture, reason_unreadable
+from weir.training.data.image_folder import read_pictures
 from weir.training.data.images import (
     OWN_TEST_SEED,
     OWN_TEST_SHARE,
     ImageData,
     Rows,
-    SkippedFile,
     combine_checksums,
     divide,
+    take_own_split,
 )
 from weir.training.data.pairs import Pair, PairData, divide_pairs
 from weir.training.data.text import SequenceSplit, TextData, TextRow, divide_text
@@ -132,10 +131,7 @@ def load_hub_text(
         for row in found.rows(source, columns)
     ]
     data = TextData.of(name, texts, is_tagged=kind == "tagged", checksum=_checksum(texts))
-    if source.is_whole:
-        return data
-    division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
-    return data.take(division.kept if split == "train" else division.held_out)
+    return data if source.is_whole else take_own_split(data, split, divide_text)
 
 
 def load_hub_pairs(name: str, split: SequenceSplit) -> PairData:
@@ -147,10 +143,7 @@ def load_hub_pairs(name: str, split: SequenceSplit) -> PairData:
         Pair(_text(row.given, row), _text(row.target, row)) for row in found.rows(source, columns)
     ]
     data = PairData.joined(name, pairs, checksum=_checksum(pairs))
-    if source.is_whole:
-        return data
-    division = divide_pairs(data, OWN_TEST_SHARE, OWN_TEST_SEED)
-    return data.take(division.kept if split == "train" else division.held_out)
+    return data if source.is_whole else take_own_split(data, split, divide_pairs)
 
 
 def load_hub_pictures(
@@ -187,16 +180,14 @@ def load_hub_pictures(
         division = divide(labels, OWN_TEST_SHARE, OWN_TEST_SEED, keys)
         chosen = division.kept if split == "train" else division.held_out
     checksums = {source.name: _checksum(rows) for source, rows in listed.items()}
-    images = np.empty((len(chosen), height, width, channels), np.uint8)
-    skipped: dict[int, SkippedFile] = {}
-    for place, row in enumerate(found.rows(own, columns, chosen)):
-        try:
-            stream = io.BytesIO(row.given)
-            images[place] = read_picture(stream, (width, height), channels, short_side)
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as for the files of a folder
-            skipped[place] = SkippedFile(row.place, reason_unreadable(row.given, error))
+    rows = found.rows(own, columns, chosen)
+    images, skipped = read_pictures(
+        ((place, row.place, row.given) for place, row in enumerate(rows)),
+        len(chosen),
+        (width, height),
+        channels,
+        short_side,
+    )
     readable = np.setdiff1d(np.arange(len(chosen)), list(skipped))
     return ImageData(
         name=name,

@@ -17,7 +17,7 @@ import io
 import logging
 import mimetypes
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -98,7 +98,10 @@ def load_folder(
     tree = open_tree(root)
     parts = _list_splits(tree)
     chosen = _list_all(tree, parts) if split == "all" else parts[split]
-    images, unreadable = _read_all(tree, chosen.files, (width, height), channels, short_side)
+    read = ((row, str(chosen.files[row]), stream.read()) for row, stream in tree.read(chosen.files))
+    images, unreadable = read_pictures(
+        read, len(chosen.files), (width, height), channels, short_side
+    )
     kept = np.array([row for row in range(len(chosen.files)) if row not in unreadable], np.int64)
     _require_every_class(tree, chosen, kept, unreadable, 2 if split == "train" else 1)
     return ImageData(
@@ -253,28 +256,33 @@ def _is_no_picture(name: PurePosixPath) -> bool:
     return name.suffix.lower() in _NO_PICTURES or not (kind or "image/").startswith("image/")
 
 
-def _read_all(
-    tree: Tree,
-    files: list[PurePosixPath],
+def read_pictures(
+    files: Iterable[tuple[int, str, bytes]],
+    count: int,
     size: tuple[int, int],
     channels: int,
     short_side: int | None,
 ) -> tuple[NDArray[np.uint8], dict[int, SkippedFile]]:
-    """Read all pictures; the second result holds those that cannot be read, by row."""
-    images = np.empty((len(files), size[1], size[0], channels), np.uint8)
+    """Read pictures as the network's input; the second result holds the unreadable ones, by row.
+
+    Args:
+        files: of each picture its row, its name for messages, and its contents.
+        count: of the rows.
+        size: width and height; other arguments as of `read_picture`.
+    """
+    images = np.empty((count, size[1], size[0], channels), np.uint8)
     unreadable: dict[int, SkippedFile] = {}
-    for row, stream in tree.read(files):
-        data = stream.read()
+    for row, name, data in files:
         try:
             images[row] = read_picture(io.BytesIO(data), size, channels, short_side)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - Pillow raises many unrelated classes
-            unreadable[row] = SkippedFile(str(files[row]), reason_unreadable(data, error))
+            unreadable[row] = SkippedFile(name, _reason_unreadable(data, error))
     return images, dict(sorted(unreadable.items()))
 
 
-def reason_unreadable(data: bytes, error: Exception) -> str:
+def _reason_unreadable(data: bytes, error: Exception) -> str:
     """Why a picture cannot be read, and what to do, in a few words."""
     if not data:
         return "empty"

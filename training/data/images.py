@@ -1,9 +1,9 @@
 """Image sets: pictures with labels, stratified splits, and checksums of data sets."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,24 @@ class Division:
 
     kept: Rows
     held_out: Rows
+
+
+class Divisible(Protocol):
+    """Rows that can be selected."""
+
+    def take(self, rows: Rows) -> Self:
+        """The given rows, in the given order."""
+
+
+Data = TypeVar("Data", bound=Divisible)
+
+
+def take_own_split(
+    data: Data, split: str, divide_rows: Callable[[Data, float, int], Division]
+) -> Data:
+    """The rows of `train` or of the test, of data that come without a test set."""
+    division = divide_rows(data, OWN_TEST_SHARE, OWN_TEST_SEED)
+    return data.take(division.kept if split == "train" else division.held_out)
 
 
 def divide(

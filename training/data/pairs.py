@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from weir.training.data.download import checksum as checksum_of
-from weir.training.data.images import Division, Rows, combine_checksums, divide
+from weir.training.data.images import Division, Rows, combine_checksums, divide, group_equal
 from weir.training.data.lines import read_lines
 from weir.training.errors import DataError
 
@@ -108,10 +108,10 @@ class PairData:
 
 def divide_pairs(data: PairData, share: float, seed: int) -> Division:
     """Hold out a share of the different sources, at least one; rows of one source stay together."""
-    numbers: dict[str, int] = {}
-    source_of_row = [numbers.setdefault(source, len(numbers)) for source in data.sources]
-    held_out = divide(np.zeros(len(numbers), np.int64), share, seed).held_out
-    is_held_out = np.isin(np.array(source_of_row, np.int64), held_out)
+    source_of_row = group_equal(data.sources)
+    sources = len(set(data.sources))
+    held_out = divide(np.zeros(sources, np.int64), share, seed).held_out
+    is_held_out = np.isin(source_of_row, held_out)
     return Division(kept=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
 
 

@@ -5,6 +5,7 @@ validation rows are such words, or most texts are a single word, letters tell mo
 """
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
 from weir.training.data.text import TextData
@@ -50,8 +51,5 @@ def _command(recipe: SequenceRecipe, train: TextData) -> str:
 
 
 def _is_unequal(train: TextData) -> bool:
-    counts = [0] * len(train.classes)
-    numbers = {label: number for number, label in enumerate(train.classes)}
-    for (label,) in train.labels:
-        counts[numbers[label]] += 1
+    counts = Counter(label for (label,) in train.labels).values()
     return max(counts) > UNEQUAL * min(counts)

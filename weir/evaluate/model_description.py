@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
     from weir.protocol.model_config_pb2 import ModelConfig
 
-CONTRACT, LABELS = "weir.contract", "weir.labels."
-"""Parameters of a configuration, see `weir.server.services.model_metadata`."""
-
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -53,7 +50,9 @@ def of_bundle(bundle: "Bundle") -> ModelDescription:
 
 def of_config(config: "ModelConfig") -> ModelDescription:
     """The description in a server's configuration of the model; empty if there is none."""
-    text = config.parameters[CONTRACT].string_value if CONTRACT in config.parameters else ""
+    parameters = config.parameters
+    named = contracts.CONTRACT_PARAMETER
+    text = parameters[named].string_value if named in parameters else ""
     if not text:
         return ModelDescription()
     try:
@@ -62,7 +61,8 @@ def of_config(config: "ModelConfig") -> ModelDescription:
         # Of a newer server: what this client does not know may matter.
         return ModelDescription()
     found = {
-        output: config.parameters.get(LABELS + file) for output, file in contract.labels.items()
+        output: parameters.get(contracts.LABELS_PARAMETER + file)
+        for output, file in contract.labels.items()
     }
     labels = {
         output: parameter.string_value.split("\n")
