@@ -173,13 +173,13 @@ def pronounce(data: str) -> dict[str, Setting]:
         "coder": {
             "cell": "gru",
             "word_size": 64,
-            "hidden": 384 if is_known else 256,
+            "hidden": 256,
             "layers": 2 if is_known else 1,
-            "dropout": 0.4 if is_known else 0.2,
+            "dropout": 0.3 if is_known else 0.2,
         },
         "score": "errors",
         "search": {"most_tokens": 40},
-        "epochs": 24 if is_known else 30,
+        "epochs": 20 if is_known else 30,
         "batch_size": 128 if is_known else 32,
         # Of many words a small share is enough to choose the epoch.
         "validation_share": 0.02 if is_known else 0.1,
