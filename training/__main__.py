@@ -8,6 +8,7 @@ import csv
 import functools
 import inspect
 import logging
+import os
 import shlex
 import sys
 import types
@@ -23,7 +24,13 @@ from rich.console import Console
 from weir.training.console import ConsoleMonitor, print_result
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.series import SERIES_SETS
-from weir.training.errors import DownloadError, InterruptedRunError, TrainingError
+from weir.training.distributed import ProcessGroup, is_lost_peer, join
+from weir.training.errors import (
+    DistributedError,
+    DownloadError,
+    InterruptedRunError,
+    TrainingError,
+)
 from weir.training.recipe import CliOption, Setting, Settings, cli_option
 from weir.training.recipe_list import describe_recipe, describe_recipes, machine_factor
 from weir.training.recipes import KINDS, MADE_FOR, RECIPES, class_of
@@ -169,23 +176,53 @@ def _list(recipe: str | None) -> int:
 
 def _train(options: TrainingOptions, settings: Mapping[str, Word | None], prog: str) -> int:
     """Train; print an expected failure as one line, and return the exit code."""
-    console, errors = Console(), Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        with join(os.environ) as group:
+            return _train_in(group, options, settings, prog, errors)
+    except DistributedError as error:
+        errors.print(f"weir: {error}")
+        return FAILED
+
+
+def _train_in(
+    group: ProcessGroup,
+    options: TrainingOptions,
+    settings: Mapping[str, Word | None],
+    prog: str,
+    errors: Console,
+) -> int:
+    """Train as one of the processes; of these, the first prints the result."""
+    console = Console(quiet=not group.is_main)
+    if not group.is_main:
+        logging.getLogger("weir").setLevel(logging.ERROR)
+    if group.world_size > 1:
+        prog = f"torchrun --nproc-per-node {group.world_size} -m weir.training"
     monitor = ConsoleMonitor(console)
+
+    def tell(text: str) -> None:
+        group.tell_once(lambda: errors.print(text))
+
     try:
         options = replace(options, changes=changes_of(options.recipe, settings))
         with monitor.signals():
-            record = run_training(options, monitor)
+            record = run_training(options, monitor, group)
     except InterruptedRunError as error:
-        errors.print(f"{error}; to go on:\n  {_resume_command(options, prog)}")
+        tell(f"{error}; to go on:\n  {_resume_command(options, prog)}")
         return INTERRUPTED
     except KeyboardInterrupt:
-        errors.print(
+        tell(
             "stopped at once; the checkpoint of the last epoch, if any, goes on with:\n"
             f"  {_resume_command(options, prog)}"
         )
         return INTERRUPTED
     except (TrainingError, OSError) as error:
-        errors.print(f"weir: {error}{_other_data(error, options)}")
+        tell(f"weir: {error}{_other_data(error, options)}")
+        return FAILED
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        tell("weir: another process of this run ended, so this one ends too")
         return FAILED
     print_result(console, record, options.directory)
     return 0

@@ -9,6 +9,7 @@ TrainingError
 ├── DeviceError      choose another device
 ├── RunError         name another run directory
 ├── DivergedError    lower the learning rate
+├── DistributedError start all processes again
 └── InterruptedRunError   resume when ready
 """
 
@@ -47,6 +48,10 @@ class RunError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is not finite; lower the learning rate."""
+
+
+class DistributedError(TrainingError):
+    """The processes of a run differ, or one is out of reach; start all of them again."""
 
 
 class InterruptedRunError(TrainingError):

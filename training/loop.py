@@ -10,13 +10,15 @@ loop can stop between two steps and resume from exactly there: everything it cha
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from weir.training.class_scores import macro_f1
+from weir.training.class_scores import Numbers, macro_f1
+from weir.training.distributed import ALONE, ProcessGroup
 from weir.training.errors import DivergedError, InterruptedRunError
 from weir.training.models.layers import WithAuxiliary
 from weir.training.optimization import NO_TARGET, Loss, learning_rate, update_average
@@ -43,6 +45,13 @@ class Batch:
     inputs: tuple[Tensor, ...]
     targets: Tensor
     partners: MixupPartners | None = None
+
+    def take(self, rows: slice) -> "Batch":
+        """Some of the rows, padded as the whole batch is."""
+        partners = self.partners
+        if partners is not None:
+            partners = replace(partners, targets=partners.targets[rows])
+        return Batch(tuple(each[rows] for each in self.inputs), self.targets[rows], partners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,7 @@ class TrainingState:
     best: the weights after epoch `progress.best_epoch`, or after the last one if the recipe keeps
         that; the averaged ones if there is an average.
     average: moving average of the network's weights, if the recipe asks for one.
+    parallel: the network as `ProcessGroup.wrap` returns it, if there are several processes.
     """
 
     network: nn.Module
@@ -156,6 +166,7 @@ class TrainingState:
     best: dict[str, Tensor]
     progress: Progress
     average: nn.Module | None = None
+    parallel: nn.Module | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -181,8 +192,17 @@ class Score:
     macro_f1: float | None = None
 
 
-def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> None:
+def fit(
+    state: TrainingState,
+    task: Task,
+    recipe: Recipe,
+    callbacks: Callbacks,
+    group: ProcessGroup = ALONE,
+) -> None:
     """Train until the recipe's epochs or its patience end.
+
+    Args:
+        group: the processes that train together; all of them call this.
 
     Raises:
         InterruptedRunError: a stop is requested; the state is saved after the last finished step.
@@ -193,7 +213,7 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
         task.keeps_last or progress.epoch - progress.best_epoch < recipe.patience
     ):
         started = time.perf_counter()
-        is_whole = _train_epoch(state, task, recipe, callbacks)
+        is_whole = _train_epoch(state, task, recipe, callbacks, group)
         score = None
         if is_whole:
             score = evaluate(
@@ -202,6 +222,7 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
                 task.loss,
                 has_classes=task.has_classes,
                 has_f1=task.chooses_by_f1,
+                group=group,
             )
         progress.epoch_seconds += time.perf_counter() - started
         if score is None:
@@ -221,18 +242,26 @@ def count_validation_targets(task: Task) -> int:
     return sum(count_targets(batch.targets) for batch in task.validation())
 
 
-def _train_epoch(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> bool:
+def _train_epoch(
+    state: TrainingState,
+    task: Task,
+    recipe: Recipe,
+    callbacks: Callbacks,
+    group: ProcessGroup,
+) -> bool:
     """Run the epoch's remaining steps; return False if a stop is requested before the last."""
     state.network.train()
     for batch in task.training(state.progress.epoch, state.progress.step):
-        if callbacks.must_stop():
+        if group.any(callbacks.must_stop()):
             return False
-        _train_step(state, batch, task, recipe)
+        _train_step(state, batch, task, recipe, group)
         callbacks.report(state.progress)
     return True
 
 
-def _train_step(state: TrainingState, batch: Batch, task: Task, recipe: Recipe) -> None:
+def _train_step(
+    state: TrainingState, batch: Batch, task: Task, recipe: Recipe, group: ProcessGroup
+) -> None:
     """Forward, backward, clip, update, average, count."""
     progress, settings = state.progress, recipe.optimizer
     done = progress.epoch * task.steps + progress.step
@@ -242,30 +271,50 @@ def _train_step(state: TrainingState, batch: Batch, task: Task, recipe: Recipe) 
         peak=settings.learning_rate,
         warmup_share=settings.warmup_share,
     )
-    for group in state.optimizer.param_groups:
-        group["lr"] = progress.learning_rate
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = progress.learning_rate
+    group.seed_dropout(recipe.seed, progress.epoch, progress.step)
+    targets = count_targets(batch.targets)
+    own, own_targets = _share(batch, group)
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
-        output: Tensor | WithAuxiliary = state.network(*batch.inputs)
+        output: Tensor | WithAuxiliary = (state.parallel or state.network)(*own.inputs)
     if not isinstance(output, WithAuxiliary):
         output = WithAuxiliary(output, ())
     logits = output.logits.float()
-    loss = mixup_loss(logits, batch, task)
+    loss = mixup_loss(logits, own, task)
     total = loss
     for auxiliary in output.auxiliary:
-        total = total + task.auxiliary_weight * mixup_loss(auxiliary.float(), batch, task)
+        total = total + task.auxiliary_weight * mixup_loss(auxiliary.float(), own, task)
+    if group.world_size > 1:
+        # From a mean over the process's own targets to one over those of the batch.
+        total = total * (own_targets * group.world_size / max(targets, 1))
     state.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
     state.optimizer.step()
     if state.average is not None:
         update_average(state.average, state.network, decay=recipe.average_decay, step=done)
-    targets = count_targets(batch.targets)
-    progress.loss_sum += _finite(loss) * targets
-    if task.has_classes:
-        progress.right += count_right(logits, batch.targets)
+    right = count_right(logits, own.targets) if task.has_classes and own_targets else 0
+    loss_sum, all_right = group.sum(loss.item() * own_targets, right)
+    progress.loss_sum += _finite(loss_sum)
+    progress.right += int(all_right)
     progress.targets += targets
     progress.rows += len(batch.targets)
     progress.step += 1
+
+
+def _share(batch: Batch, group: ProcessGroup) -> tuple[Batch, int]:
+    """The rows of a batch that this process computes, and the number of their targets.
+
+    A process without a row, because there are fewer rows than processes, computes the first one as
+    0 targets: gradients are exchanged among all processes.
+    """
+    if group.world_size == 1:
+        return batch, count_targets(batch.targets)
+    own = batch.take(group.share(len(batch.targets)))
+    if not len(own.targets):
+        return batch.take(slice(1)), 0
+    return own, count_targets(own.targets)
 
 
 def mixup_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
@@ -285,29 +334,31 @@ def evaluate(
     *,
     has_classes: bool = True,
     has_f1: bool = False,
+    group: ProcessGroup = ALONE,
 ) -> Score:
-    """Score the network in eval mode and full precision."""
+    """Score the network in eval mode and full precision; the processes share each batch."""
     network.eval()
     loss_sum, right, targets = 0.0, 0, 0
     predicted: list[Tensor] = []
     expected: list[Tensor] = []
     for batch in batches:
-        logits: Tensor = network(*batch.inputs)
-        counted = count_targets(batch.targets)
-        loss_sum += _finite(loss(logits, batch.targets)) * counted
+        own, counted = _share(batch, group)
+        if not counted:
+            continue
+        logits: Tensor = network(*own.inputs)
+        loss_sum += _finite(loss(logits, own.targets).item()) * counted
         if has_classes:
-            right += count_right(logits, batch.targets)
+            right += count_right(logits, own.targets)
         if has_f1:
-            is_target = batch.targets != NO_TARGET
+            is_target = own.targets != NO_TARGET
             predicted.append(logits.argmax(dim=-1)[is_target].cpu())
-            expected.append(batch.targets[is_target].cpu())
+            expected.append(own.targets[is_target].cpu())
         targets += counted
+    loss_sum, all_right, all_targets = group.sum(loss_sum, right, targets)
     return Score(
-        loss=loss_sum / targets,
-        accuracy=right / targets if has_classes else None,
-        macro_f1=macro_f1(torch.cat(predicted).numpy(), torch.cat(expected).numpy())
-        if has_f1
-        else None,
+        loss=loss_sum / all_targets,
+        accuracy=all_right / all_targets if has_classes else None,
+        macro_f1=macro_f1(_join(predicted, group), _join(expected, group)) if has_f1 else None,
     )
 
 
@@ -328,8 +379,13 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def _finite(loss: Tensor) -> float:
-    value = loss.item()
+def _join(parts: list[Tensor], group: ProcessGroup) -> Numbers:
+    """The classes of all batches and processes, (targets,)."""
+    own = torch.cat(parts).numpy() if parts else np.zeros(0, np.int64)
+    return np.concatenate(group.gather(own))
+
+
+def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise DivergedError(f"the loss became {value}; try a lower learning rate")
     return value

@@ -25,6 +25,7 @@ class Purpose(enum.IntEnum):
     DIVISION = 0
     ORDER = 1
     DISTORTION = 2
+    DROPOUT = 3
 
 
 def derive_seed(seed: int, purpose: Purpose, *position: int) -> int:

@@ -28,6 +28,7 @@ from weir.training.checkpoint import (
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.hub import HubName, is_hub
 from weir.training.data.series import SERIES_SETS
+from weir.training.distributed import ALONE, ProcessGroup
 from weir.training.errors import RecipeError, RunError
 from weir.training.event_file import EventFile, require_tensorboard
 from weir.training.forecasting.experiment import SeriesExperiment
@@ -54,7 +55,7 @@ from weir.training.recipes import (
     quicken,
     require_applicable,
 )
-from weir.training.reproducibility import DeviceName, choose_device
+from weir.training.reproducibility import DeviceName
 from weir.training.run_directory import (
     INPUT_FIELDS,
     RECORD,
@@ -164,7 +165,9 @@ class TrainingOptions:
         return self.out or Path("runs") / f"{self.recipe}-{Path(data).name}"
 
 
-def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
+def run_training(
+    options: TrainingOptions, monitor: Monitor, group: ProcessGroup = ALONE
+) -> RunRecord:
     """Train with these options; resuming a finished run returns its record.
 
     Raises:
@@ -173,7 +176,7 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
         RecipeError: settings that differ from those of the resumed run, or that have no effect.
     """
     _require_possible(options)
-    device = choose_device(options.device)
+    device = group.choose_device(options.device)
     out = options.directory
     if options.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
         record = read_record(out)
@@ -194,8 +197,10 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
     if options.log_gradients and not isinstance(recipe, SequenceRecipe):
         raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
     experiment = prepare(recipe)
-    record = train_experiment(experiment, out, device, monitor, resumed, log=options.log)
-    if options.log_gradients and isinstance(experiment, SequenceExperiment):
+    record = train_experiment(
+        experiment, out, device, monitor, resumed, log=options.log, group=group
+    )
+    if options.log_gradients and isinstance(experiment, SequenceExperiment) and group.is_main:
         log_gradients(experiment, out)
     return record
 
@@ -268,6 +273,7 @@ def train_experiment(
     resumed: Checkpoint | None,
     *,
     log: Literal["tensorboard"] | None = None,
+    group: ProcessGroup = ALONE,
 ) -> RunRecord:
     """Train and leave a complete run directory.
 
@@ -275,13 +281,15 @@ def train_experiment(
         out: created if missing; an earlier run in it stays whole until this one is finished.
         resumed: the checkpoint to resume; None starts a new run.
         log: whether an event file is written too, see `weir.training.event_file`.
+        group: the processes that train together. All of them call this; process 0 writes the run
+            directory and tests, and the records of the others lack the test.
 
     Raises:
         InterruptedRunError: the run is stopped, with a checkpoint in `out`.
         DataError, ModelError, DivergedError: as their docstrings say.
     """
     recipe = experiment.recipe
-    state = _initialise(experiment, device)
+    state = _initialise(experiment, device, group)
     if resumed:
         before = resumed.note.data_checksum
         if experiment.checksum != before:
@@ -290,15 +298,22 @@ def train_experiment(
                 f"is {experiment.checksum}; begin anew"
             )
         restore(state, resumed)
+    progress = state.progress
+    begin = f"epoch {progress.epoch + 1}, step {progress.step}"
+    group.require_equal(f"{recipe.data}: data and checkpoint", f"{experiment.checksum}, {begin}")
     wants_mixed = recipe.mixed_precision and (device.type == "cuda" or recipe.cpu_bfloat16)
     is_mixed = wants_mixed and reproducibility.has_bfloat16(device)
     task = _with_choice_of_epoch(experiment.make_task(device, mixed=is_mixed), recipe)
-    out.mkdir(parents=True, exist_ok=True)
+    if group.is_main:
+        out.mkdir(parents=True, exist_ok=True)
 
     def save(reached: TrainingState) -> None:
-        write_checkpoint(out, reached, recipe, experiment.checksum)
+        if group.is_main:
+            write_checkpoint(out, reached, recipe, experiment.checksum)
+        # A process that leaves after an interruption ends the others: not before it is written.
+        group.barrier()
 
-    with _open_events(log, out, experiment, state.progress) as events:
+    with _open_events(log if group.is_main else None, out, experiment, progress) as events:
 
         def report_all(progress: Progress) -> None:
             report(progress)
@@ -306,7 +321,9 @@ def train_experiment(
                 events.write_epoch(progress.history[-1])
 
         with monitor.showing(recipe.epochs, task) as report:
-            fit(state, task, recipe, Callbacks(monitor.must_stop, report_all, save))
+            fit(state, task, recipe, Callbacks(monitor.must_stop, report_all, save), group)
+        if not group.is_main:
+            return _make_record(progress, experiment, device, keeps_last=task.keeps_last)
         record = _finish(state, experiment, out, device, keeps_last=task.keeps_last)
         if events:
             events.finish(record)
@@ -348,14 +365,15 @@ def _with_choice_of_epoch(task: Task, recipe: AnyRecipe) -> Task:
     return replace(task, keeps_last=True)
 
 
-def _initialise(experiment: Experiment, device: torch.device) -> TrainingState:
+def _initialise(experiment: Experiment, device: torch.device, group: ProcessGroup) -> TrainingState:
     """Build the network, with weights from the recipe's seed, and its optimiser."""
     recipe = experiment.recipe
     torch.manual_seed(recipe.seed)
-    network = experiment.build().to(device)
+    network = group.synchronise_batch_norm(experiment.build().to(device), device)
     optimizer = make_optimizer(network, recipe.optimizer)
     average = copy.deepcopy(network) if recipe.average_decay else None
-    return TrainingState(network, optimizer, copy_weights(network), Progress(), average)
+    best, parallel = copy_weights(network), group.wrap(network)
+    return TrainingState(network, optimizer, best, Progress(), average, parallel)
 
 
 def _finish(
