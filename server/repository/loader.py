@@ -185,6 +185,14 @@ class CheckedGraph:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedVersion:
+    """The models of a version, and the session of each graph."""
+
+    models: list[Model]
+    sessions: Sequence[Session]
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
     """Loads versions.
 
@@ -220,10 +228,7 @@ class Loader:
             ModelLoadError: the version cannot be served; none of its models is started.
         """
         started_s = self.clock()
-        try:
-            models = self._load(name, version, path)
-        except (BundleError, ServerError) as error:
-            raise ModelLoadError.of(error) from error
+        models = self.verify(name, version, path).models
         self._start(models)
         for model in models:
             with model.stats.lock:
@@ -231,6 +236,17 @@ class Loader:
                 model.stats.provider = model.provider
                 model.stats.threads, model.stats.instances = model.threads, model.instances
         return models
+
+    def verify(self, name: str, version: str, path: Path) -> VerifiedVersion:
+        """Load and verify a version; its models are not started.
+
+        Raises:
+            ModelLoadError: it cannot be served.
+        """
+        try:
+            return self._verify(name, version, path)
+        except (BundleError, ServerError) as error:
+            raise ModelLoadError.of(error) from error
 
     def _start(self, models: Sequence[Model]) -> None:
         """Start the schedulers; if one of them fails, close those that are started."""
@@ -244,7 +260,7 @@ class Loader:
                 self.deadlines.forget(model.scheduler)
             raise
 
-    def _load(self, name: str, version: str, path: Path) -> list[Model]:
+    def _verify(self, name: str, version: str, path: Path) -> VerifiedVersion:
         graphs = read(path, name, self.links)
         contract = graphs[0].contract
         loaded = [self._load_graph(name, version, files) for files in graphs]
@@ -261,7 +277,7 @@ class Loader:
             pair = join_graphs(contract, encoder, decoder)
             own = [model for model, _ in loaded]
             models.append(self._serve_pair(name, version, graphs[0], pair, own))
-        return models
+        return VerifiedVersion(models, [session for _, session in loaded])
 
     def _load_graph(
         self, name: str, version: str, files: GraphFiles

@@ -37,7 +37,7 @@ def classify_text(model: Model) -> Preprocess:
     """`ClassifyText` on a model; see `task_call.Task`."""
     graph = single_graph(model, "sequence-classification")
     tokenizer = tokenizer_of(model.name, graph.tokenizer)
-    output = _scored_output(graph, ("batch", "classes"))
+    output = scored_output(graph, ("batch", "classes"))
     return partial(_preprocess_classification, graph, tokenizer, output)
 
 
@@ -45,7 +45,7 @@ def tag(model: Model) -> Preprocess:
     """`Tag` on a model; see `task_call.Task`."""
     graph = single_graph(model, "tagging")
     tokenizer = tokenizer_of(model.name, graph.tokenizer)
-    output = _scored_output(graph, ("batch", "time", "tags"))
+    output = scored_output(graph, ("batch", "time", "tags"))
     return partial(_preprocess_tagging, graph, tokenizer, output)
 
 
@@ -91,7 +91,7 @@ def _encode_classes(
     response = pb.ClassifyTextResponse(
         model_name=model.name, model_version=model.version, id=request_id
     )
-    likely = _probabilities(output, outputs[output])
+    likely = probabilities_of(output, outputs[output])
     ranked = response_encoder.rank(likely, top_k, model.labels.get(output))
     for text, classes in zip(texts, ranked, strict=True):
         response.results.add(classes=classes, unknown=text.unknown)
@@ -123,7 +123,7 @@ def _encode_tags(
     response = pb.TagResponse(model_name=model.name, model_version=model.version, id=request_id)
     labels = model.labels.get(output) or ()
     for row, text in enumerate(texts):
-        likely = _probabilities(output, outputs[output][row, : len(text.ids)])
+        likely = probabilities_of(output, outputs[output][row, : len(text.ids)])
         best = likely.argmax(axis=-1)  # (tokens,)
         tokens = response.results.add().tokens
         for token, tag_id, probability, is_unknown in zip(
@@ -149,7 +149,7 @@ def _tokenize_all(texts: Sequence[pb.Text], tokenizer: BundleTokenizer) -> list[
     return tokenized
 
 
-def _scored_output(model: ServedModel, axes: Sequence[str]) -> str:
+def scored_output(model: ServedModel, axes: Sequence[str]) -> str:
     """The output with a score for each class: `probabilities`, one with labels, or `logits`."""
     for name in (PROBABILITIES, *model.labels, "logits"):
         spec = model.signature.outputs.get(name)
@@ -160,7 +160,7 @@ def _scored_output(model: ServedModel, axes: Sequence[str]) -> str:
     )
 
 
-def _probabilities(output: str, scores: Array) -> Array:
+def probabilities_of(output: str, scores: Array) -> Array:
     """Probabilities of scores (…, classes): the softmax, unless the output is `probabilities`."""
     if output == PROBABILITIES:
         return scores

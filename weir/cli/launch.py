@@ -1,4 +1,4 @@
-"""`weir serve`, `weir train`, `weir export` and `weir import`: programs of the other packages.
+"""`weir serve`, `train`, `export`, `import` and `score`: programs of the other packages.
 
 Each parses its own arguments, `--help` included.
 """
@@ -19,6 +19,10 @@ PROGRAMS = {
     "train": ("weir.training", "train", "Train a network by a recipe; writes a run directory."),
     "export": (
         "weir.export", "export", "Export a run as an ONNX bundle, once a parity check passes."
+    ),
+    "score": (
+        "weir.score", "score",
+        "Score the rows of a file or a folder, in this process or by a server.",
     ),
     "import": (
         "weir.export.onnx_import", "export", "Import an ONNX file as a bundle, once it is checked."

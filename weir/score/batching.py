@@ -1,0 +1,58 @@
+"""Batches: rows of similar lengths together, and a failed batch row by row. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+
+from weir.score.rows import Scores
+from weir.server.runtime.collate import rounded_up
+from weir.server.scheduling.batching import BatchPolicy
+
+Item = TypeVar("Item")
+
+Run = Callable[[slice], Mapping[str, pa.Array]]
+"""The columns of some of a batch's rows."""
+
+
+def score_rows(positions: Sequence[int], failures: tuple[type[Exception], ...], run: Run) -> Scores:
+    """Score rows together; if that fails, each alone, so that a row that fails harms no other.
+
+    Args:
+        failures: what `run` raises for rows that it cannot score.
+    """
+    try:
+        return Scores(positions, run(slice(0, len(positions))))
+    except failures as error:
+        if len(positions) == 1:
+            return Scores([], {}, {positions[0]: str(error)})
+    alone = [
+        score_rows([position], failures, partial(_at, run, index))
+        for index, position in enumerate(positions)
+    ]
+    scored = [each for each in alone if each.positions]
+    names = list(scored[0].columns) if scored else []
+    return Scores(
+        [position for each in scored for position in each.positions],
+        {name: pa.concat_arrays([each.columns[name] for each in scored]) for name in names},
+        {position: text for each in alone for position, text in each.errors.items()},
+    )
+
+
+def _at(run: Run, index: int, _: slice) -> Mapping[str, pa.Array]:
+    return run(slice(index, index + 1))
+
+
+def cut_by_length(
+    rows: Sequence[tuple[int, Item]], length: Callable[[Item], int], policy: BatchPolicy
+) -> list[tuple[list[int], list[Item]]]:
+    """Batches of rows of similar lengths: the positions and the rows of each."""
+    batches: list[tuple[list[int], list[Item]]] = []
+    for position, item in sorted(rows, key=lambda row: length(row[1])):
+        size = rounded_up(max(1, length(item)))
+        if not batches or not policy.fits(len(batches[-1][0]) + 1, size):
+            batches.append(([], []))
+        batches[-1][0].append(position)
+        batches[-1][1].append(item)
+    return batches

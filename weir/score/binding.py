@@ -1,0 +1,211 @@
+"""Binding: which columns of the input a model reads, and as what. Pure.
+
+    tensors   a column for each input of the model
+    text      a column of texts, or of texts that are split into tokens
+    picture   a column of encoded pictures, of structs with the field `bytes`, or of file names
+
+Columns are found by the names of the model's inputs, by `text` and `picture`, or as the only one of
+their type; `--columns` names them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from weir.client.errors import UsageError
+from weir.score import columns as cells
+from weir.score.source import PICTURE, TEXT, Source
+from weir.server.runtime.signature import TensorSpec
+
+_BYTES = "bytes"
+_PATH = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """What a model can read.
+
+    Attributes:
+        required: tensors that each row needs.
+        optional: tensors that a row may lack.
+    """
+
+    name: str
+    required: Sequence[TensorSpec]
+    optional: Sequence[TensorSpec] = ()
+    takes_texts: bool = False
+    takes_pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The columns of the input that are read.
+
+    Attributes:
+        columns: by the name of a tensor, or by `text` or `picture`.
+        types: of each column as it is read; None: as the source has it.
+    """
+
+    kind: Literal["tensors", "text", "picture"]
+    columns: Mapping[str, str]
+    types: Mapping[str, pa.DataType | None]
+
+
+def bind(model: ModelInputs, source: Source, named: Mapping[str, str]) -> Binding:
+    """The columns of a source for a model.
+
+    Args:
+        named: columns by `text`, `picture` or the name of a tensor, as `--columns` gives them.
+
+    Raises:
+        UsageError: a column is missing, or has a type that the model does not take.
+    """
+    for name, column in named.items():
+        if column not in source.columns:
+            raise UsageError(
+                f"--columns {name}={column}: expected one of {_listed(source.columns)}"
+            )
+    specs = {spec.name: spec for spec in (*model.required, *model.optional)}
+    if strays := [name for name in named if name not in (TEXT, PICTURE, *specs)]:
+        expected = [*specs, *([TEXT] * model.takes_texts), *([PICTURE] * model.takes_pictures)]
+        raise UsageError(f"--columns {strays[0]}=…: expected one of {_listed(expected)}")
+    if (text := _text_column(model, source, named)) is not None:
+        return Binding("text", {TEXT: text}, {text: _text_type(source.columns[text])})
+    if (picture := _picture_column(model, source, named)) is not None:
+        return Binding("picture", {PICTURE: picture}, {picture: _picture_type(source, picture)})
+    return _bind_tensors(model, source, named)
+
+
+def _bind_tensors(model: ModelInputs, source: Source, named: Mapping[str, str]) -> Binding:
+    found = {}
+    for spec in (*model.required, *model.optional):
+        column = named.get(spec.name, spec.name)
+        if column in source.columns:
+            found[spec.name] = column
+    missing = [spec.name for spec in model.required if spec.name not in found]
+    if len(model.required) == 1 and missing and len(source.columns) == 1:
+        found[missing.pop()] = next(iter(source.columns))
+    if missing:
+        also = f", or the column {TEXT!r}" if model.takes_texts else ""
+        also += f", or the column {PICTURE!r}" if model.takes_pictures else ""
+        raise UsageError(
+            f"model {model.name!r}: expected columns for {_listed(missing)}{also}, got "
+            f"{_listed(source.columns)}; --columns INPUT=COLUMN names them"
+        )
+    types: dict[str, pa.DataType | None] = {}
+    for spec in (*model.required, *model.optional):
+        if spec.name not in found:
+            continue
+        column, kind = found[spec.name], source.columns[found[spec.name]]
+        if kind is not None:
+            cells.check_column(spec.name, column, spec, kind)
+        types[column] = kind or _json_type(spec)
+    return Binding("tensors", found, types)
+
+
+def _json_type(spec: TensorSpec) -> pa.DataType:
+    kind = cells.value_type(spec.datatype)
+    for _ in spec.axes[1:]:
+        kind = pa.list_(kind)
+    return kind
+
+
+def _text_column(model: ModelInputs, source: Source, named: Mapping[str, str]) -> str | None:
+    if not model.takes_texts:
+        return None
+    if TEXT in named:
+        column, kind = named[TEXT], source.columns[named[TEXT]]
+        if kind is not None and not _holds_text(kind):
+            raise UsageError(f"--columns {TEXT}={column}: expected texts, the column has {kind}")
+        return column
+    if named or _has_tensors(model, source):
+        return None
+    return _only(source, TEXT, _holds_text)
+
+
+def _picture_column(model: ModelInputs, source: Source, named: Mapping[str, str]) -> str | None:
+    if not model.takes_pictures:
+        return None
+    if PICTURE in named:
+        column, kind = named[PICTURE], source.columns[named[PICTURE]]
+        if kind is not None and not (_holds_picture(kind) or cells.is_text(kind)):
+            raise UsageError(
+                f"--columns {PICTURE}={column}: expected pictures or file names, "
+                f"the column has {kind}"
+            )
+        return column
+    inputs = [named.get(spec.name, spec.name) for spec in model.required]
+    if all(name in source.columns for name in inputs):
+        # A struct or bytes of any size under the input's name are encoded pictures.
+        kind = source.columns[inputs[0]]
+        return inputs[0] if kind is not None and _holds_picture(kind) else None
+    return None if named else _only(source, PICTURE, _holds_picture)
+
+
+def _has_tensors(model: ModelInputs, source: Source) -> bool:
+    return bool(model.required) and all(
+        spec.name in source.columns and not _is_text_type(source.columns[spec.name])
+        for spec in model.required
+    )
+
+
+def _is_text_type(kind: pa.DataType | None) -> bool:
+    return kind is not None and _holds_text(kind)
+
+
+def _only(source: Source, name: str, fits: Callable[[pa.DataType], bool]) -> str | None:
+    """The column of this name, or the only one whose type fits."""
+    if name in source.columns:
+        kind = source.columns[name]
+        return name if kind is None or fits(kind) else None
+    fitting = [column for column, kind in source.columns.items() if kind is not None and fits(kind)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return cells.is_text(kind) or (cells.is_list(kind) and cells.is_text(kind.value_type))
+
+
+def _holds_picture(kind: pa.DataType) -> bool:
+    """Whether cells are encoded pictures; bytes of a fixed size are raw values."""
+    if kinds.is_struct(kind):
+        return any(kind.field(at).name == _BYTES for at in range(kind.num_fields))
+    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+
+def _text_type(kind: pa.DataType | None) -> pa.DataType:
+    return pa.string() if kind is None else kind
+
+
+def _picture_type(source: Source, column: str) -> pa.DataType:
+    kind = source.columns[column]
+    return pa.string() if kind is None else kind
+
+
+def read_picture(value: object, folder: Path) -> bytes:
+    """The encoded picture of a cell, or of the file that it names.
+
+    Args:
+        folder: that relative names start from.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(value, Mapping):
+        value = value.get(_BYTES) or value.get(_PATH)
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a picture, got null")  # noqa: TRY004 - of a row, no bug
+    try:
+        return (folder / value).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{value}: {error.strerror}") from None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"

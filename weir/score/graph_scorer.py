@@ -1,0 +1,410 @@
+"""Scoring with a single graph: tensors, texts and pictures.
+
+A batch is as large as the model's batching policy allows. Rows of unequal lengths are sorted by
+length within a part, so that a batch has little padding.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from weir.client.errors import UsageError
+from weir.protocol.datatypes import DATATYPES
+from weir.score import columns as cells
+from weir.score.batching import cut_by_length, score_rows
+from weir.score.binding import Binding, read_picture
+from weir.score.outputs import (
+    PROBABILITIES,
+    TAG_PROBABILITIES,
+    TAGS,
+    BatchOutputs,
+    ScoreColumn,
+    choose,
+    class_columns,
+    tag_columns,
+    tensor_column,
+    token_column,
+)
+from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array
+from weir.score.source import PICTURE, TEXT
+from weir.score.texts import SORTED_ROWS, tokenized
+from weir.server.errors import ServerError
+from weir.server.preprocessing import images
+from weir.server.preprocessing.tokenized_text import TokenizedText
+from weir.server.preprocessing.tokenizer import BundleTokenizer
+from weir.server.runtime import collate
+from weir.server.runtime.collate import paddings_of
+from weir.server.runtime.session import Session
+from weir.server.runtime.signature import Fit, TensorSpec, forms_of
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.served_model import ServedModel
+from weir.server.tasks.text import scored_output
+
+Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+
+FAILURES = (ServerError, collate.RowCountError)
+"""What the rows of a batch may raise."""
+
+# The inputs of a part; a few parts are in memory at a time.
+_PART_BYTES = 32 << 20
+_MAX_PART_ROWS = 16_384
+# Encoded pictures are in memory until they are scored.
+_PICTURE_ROWS = 512
+
+
+class GraphScorer:
+    """A single graph; see `rows.Scorer`.
+
+    Raises:
+        UsageError: its rows cannot be told apart, or it has no such outputs.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        session: Session,
+        digest: str,
+        binding: Binding,
+        *,
+        outputs: Sequence[str],
+        parallel: int,
+        folder: Path,
+    ) -> None:
+        is_batched = model.scheduler.decision.is_batched and model.signature.has_rows
+        rows = model.signature.max_rows if is_batched else 1
+        self.run = GraphRun(model, session)
+        self.parallel = parallel
+        self._binding = binding
+        self._policy = BatchPolicy(rows, max_tokens=model.policy.max_tokens)
+        self._tokenizer = model.tokenizer
+        self._preprocessing = model.contract.preprocessing if model.contract else None
+        self._folder = folder
+        self._specs = [
+            spec for name, spec in model.signature.inputs.items() if name in binding.columns
+        ]
+        if not is_batched:
+            _check_single_rows(model)
+        columns, default = _columns_of(model, binding)
+        self._columns = choose(columns, default, outputs)
+        self.schema = pa.schema([(each.name, each.kind) for each in self._columns])
+        self.part_rows = self._part_rows(rows)
+        self.identity: Mapping[str, object] = {
+            "model": digest,
+            "batch_rows": rows,
+            "outputs": [each.name for each in self._columns],
+        }
+
+    def _part_rows(self, batch_rows: int) -> int:
+        if self._binding.kind == "text":
+            return SORTED_ROWS
+        if self._binding.kind == "picture":
+            return _whole(_PICTURE_ROWS, batch_rows)
+        fixed = [_row_bytes(spec) for spec in self._specs]
+        sizes = [size for size in fixed if size is not None]
+        if len(sizes) < len(fixed):
+            return SORTED_ROWS
+        return _whole(min(_MAX_PART_ROWS, _PART_BYTES // max(1, sum(sizes))), batch_rows)
+
+    def prepare(self, part: Part) -> PreparedPart:
+        """Cut a part into batches."""
+        errors = dict(part.errors)
+        if self._binding.kind == "text":
+            batches = self._text_batches(part, errors)
+        elif self._binding.kind == "picture":
+            batches = self._picture_batches(part, errors)
+        else:
+            blocks = None if errors else self._block_batches(part)
+            batches = self._cell_batches(part, errors) if blocks is None else blocks
+        return PreparedPart(part, batches, errors)
+
+    def _text_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
+        if self._tokenizer is None:
+            raise TypeError("expected a tokenizer")
+        texts = tokenized(part, self._binding.columns[TEXT], self._tokenizer, errors)
+        batches = cut_by_length(texts, lambda text: len(text.ids), self._policy)
+        return [
+            TextBatch(self.run, self._tokenizer, self._columns, positions, chosen)
+            for positions, chosen in batches
+        ]
+
+    def _picture_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
+        column = one_array(part, self._binding.columns[PICTURE])
+        good = [position for position in range(len(column)) if position not in errors]
+        return [
+            PictureBatch(self, good[at : at + self._policy.max_rows], column)
+            for at in range(0, len(good), self._policy.max_rows)
+        ]
+
+    def _block_batches(self, part: Part) -> list[Batch] | None:
+        """Batches of views of whole columns; None if a row needs a look of its own."""
+        blocks = {}
+        for spec in self._specs:
+            axes = spec.axes[1:]
+            fixed = [axis for axis in axes if isinstance(axis, int)]
+            if len(fixed) < len(axes) or not spec.has_shape or spec.datatype == "BYTES":
+                return None
+            found = cells.block(one_array(part, self._binding.columns[spec.name]), spec, fixed)
+            if found is None:
+                return None
+            blocks[spec.name] = found
+        rows, step = part.table.num_rows, self._policy.max_rows
+        return [
+            BlockBatch(
+                self.run,
+                self._columns,
+                range(at, min(at + step, rows)),
+                {name: array[at : at + step] for name, array in blocks.items()},
+            )
+            for at in range(0, rows, step)
+        ]
+
+    def _cell_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
+        """Batches of rows of which each is read and checked by itself."""
+        columns = {
+            spec.name: one_array(part, self._binding.columns[spec.name]) for spec in self._specs
+        }
+        by_key: dict[object, list[tuple[int, tuple[int, Inputs]]]] = {}
+        for position in range(part.table.num_rows):
+            if position in errors:
+                continue
+            try:
+                inputs = {
+                    spec.name: self._cell(columns[spec.name], position, spec)
+                    for spec in self._specs
+                }
+                fit = self.run.check(inputs)
+            except (ServerError, ValueError) as error:
+                errors[position] = str(error)
+            else:
+                by_key.setdefault(fit.key, []).append((position, (fit.length, inputs)))
+        return [
+            CellBatch(self.run, self._columns, positions, [inputs for _, inputs in chosen])
+            for rows in by_key.values()
+            for positions, chosen in cut_by_length(rows, lambda row: row[0], self._policy)
+        ]
+
+    def _cell(self, column: pa.Array, position: int, spec: TensorSpec) -> Array:
+        try:
+            return cells.cell(column, position, spec, spec.axes[1:])
+        except ValueError as error:
+            raise ValueError(f"input {spec.name!r}: {error}") from None
+
+    def pixels(self, column: pa.Array, position: int) -> Array:
+        """The picture of a row as the model takes it, (height, width, channels).
+
+        Raises:
+            ServerError, ValueError: it is none.
+        """
+        if self._preprocessing is None:
+            raise TypeError("expected preprocessing")
+        content = read_picture(column[position].as_py(), self._folder)
+        return images.read_encoded(content, self._preprocessing)
+
+    def score_pixels(self, pixels: Array) -> dict[str, pa.Array]:
+        """The columns of some pictures (rows, height, width, channels)."""
+        if self._preprocessing is None:
+            raise TypeError("expected preprocessing")
+        return build(self._columns, self.run({self._preprocessing.input: pixels}))
+
+
+class GraphRun:
+    """Runs a graph on checked inputs, padded as the server pads a batch. Any thread may call it."""
+
+    def __init__(self, model: ServedModel, session: Session) -> None:
+        self._session = session
+        self._signature, self._rules = model.signature, model.rules
+        self._paddings = paddings_of(model.contract, session.inputs, session.outputs)
+        self._axes = list(model.contract.padded_axes) if model.contract else []
+
+    def check(self, inputs: dict[str, Array]) -> Fit:
+        """Check inputs, and add lengths that they lack.
+
+        Raises:
+            InvalidRequest: they do not fit.
+        """
+        fit = self._signature.admit(forms_of(inputs))
+        self._rules.complete(inputs)
+        self._rules.check(inputs)
+        return fit
+
+    def cast(self, inputs: Inputs) -> dict[str, Array]:
+        """Inputs that a tokenizer made, in the graph's datatypes."""
+        return self._signature.cast(inputs)
+
+    def __call__(self, *requests: Inputs) -> BatchOutputs:
+        """The outputs of the rows of all requests, one below the other.
+
+        Raises:
+            ServerError: the run fails.
+            RowCountError: an output has another number of rows.
+        """
+        outputs = self._session.run(collate.join(requests, self._paddings))
+        counts = [len(next(iter(each.values()))) for each in requests]
+        collate.check_rows(outputs, sum(counts))
+        lengths = {
+            axis: [
+                size
+                for count, request in zip(counts, requests, strict=True)
+                for size in [padding.size_of(request)] * count
+            ]
+            for axis, padding in zip(self._axes, self._paddings, strict=True)
+        }
+        return BatchOutputs(outputs, lengths)
+
+
+def build(columns: Sequence[ScoreColumn], batch: BatchOutputs) -> dict[str, pa.Array]:
+    """The columns of a batch."""
+    return {column.name: column.build(batch) for column in columns}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBatch:
+    """Rows of fixed shape, views of whole columns."""
+
+    run: GraphRun
+    columns: Sequence[ScoreColumn]
+    positions: Sequence[int]
+    inputs: Inputs
+
+    def score(self) -> Scores:
+        """Score the rows."""
+        return score_rows(self.positions, FAILURES, self._score)
+
+    def _score(self, rows: slice) -> Mapping[str, pa.Array]:
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        self.run.check(inputs)
+        return build(self.columns, self.run(inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class CellBatch:
+    """Rows of any shape, each with arrays of its own."""
+
+    run: GraphRun
+    columns: Sequence[ScoreColumn]
+    positions: Sequence[int]
+    inputs: Sequence[Inputs]
+
+    def score(self) -> Scores:
+        """Score the rows."""
+        return score_rows(
+            self.positions, FAILURES, lambda rows: build(self.columns, self.run(*self.inputs[rows]))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PictureBatch:
+    """Encoded pictures, which are decoded when the batch is scored."""
+
+    scorer: GraphScorer
+    positions: Sequence[int]
+    column: pa.Array
+
+    def score(self) -> Scores:
+        """Decode and score the pictures."""
+        pixels, good, errors = [], [], {}
+        for position in self.positions:
+            try:
+                pixels.append(self.scorer.pixels(self.column, position))
+                good.append(position)
+            except (ServerError, ValueError) as error:
+                errors[position] = str(error)
+        if not good:
+            return Scores([], {}, errors)
+        rows = np.stack(pixels)
+        scores = score_rows(good, FAILURES, lambda chosen: self.scorer.score_pixels(rows[chosen]))
+        return Scores(scores.positions, scores.columns, {**errors, **scores.errors})
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Tokenized texts of similar lengths."""
+
+    run: GraphRun
+    tokenizer: BundleTokenizer
+    columns: Sequence[ScoreColumn]
+    positions: Sequence[int]
+    texts: Sequence[TokenizedText]
+
+    def score(self) -> Scores:
+        """Score the texts."""
+        return score_rows(self.positions, FAILURES, self._score)
+
+    def _score(self, rows: slice) -> Mapping[str, pa.Array]:
+        texts = self.texts[rows]
+        batch = self.run(self.run.cast(self.tokenizer.rows(texts)))
+        sizes = [len(text.ids) for text in texts]
+        lengths = dict.fromkeys(batch.lengths, sizes)
+        return build(
+            self.columns, BatchOutputs(batch.outputs, lengths, [text.tokens for text in texts])
+        )
+
+
+def _check_single_rows(model: ServedModel) -> None:
+    """UsageError unless each tensor has a first axis that may be that of one row."""
+    signature = model.signature
+    for spec in (*signature.inputs.values(), *signature.outputs.values()):
+        if not spec.axes or (isinstance(spec.axes[0], int) and spec.axes[0] != 1):
+            raise UsageError(
+                f"model {model.name!r}: expected rows on the first axis of every tensor, "
+                f"{spec.name!r} has the shape {list(spec.wire_shape())}"
+            )
+
+
+def _columns_of(model: ServedModel, binding: Binding) -> tuple[list[ScoreColumn], list[str]]:
+    """Every column that a model can give, and the names of the default ones."""
+    signature, contract = model.signature, model.contract
+    tensors = [
+        tensor_column(spec) for spec in signature.outputs.values() if spec.has_shape and spec.axes
+    ]
+    task = contract.task if contract else ""
+    if task == "tagging":
+        output = scored_output(model, ("batch", "time", "tags"))
+        axis = str(signature.outputs[output].axes[1])
+        tags = tag_columns(output, axis, model.labels.get(output) or ())
+        tokens = [token_column()] if binding.kind == "text" else []
+        return [*tokens, *tags, *tensors], [
+            *(each.name for each in tokens),
+            TAGS,
+            TAG_PROBABILITIES,
+        ]
+    labelled = _labelled_output(model)
+    if labelled is None:
+        return tensors, [each.name for each in tensors]
+    classes = class_columns(labelled, model.labels.get(labelled) or ())
+    return [*classes, *tensors], [each.name for each in classes]
+
+
+def _labelled_output(model: ServedModel) -> str | None:
+    """The output (rows, classes) that says the class of a row."""
+    contract = model.contract
+    if contract is not None and contract.preprocessing is not None:
+        return contract.preprocessing.output
+    if contract is not None and contract.task == "sequence-classification":
+        return scored_output(model, ("batch", "classes"))
+    found = [
+        name
+        for name in sorted(model.labels, key=lambda name: name != PROBABILITIES)
+        if name in model.signature.outputs and len(model.signature.outputs[name].axes) == 2
+    ]
+    return found[0] if found else None
+
+
+def _row_bytes(spec: TensorSpec) -> int | None:
+    """Bytes of a row of an input; None if rows differ."""
+    own = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
+    if len(own) < len(spec.axes[1:]) or spec.datatype == "BYTES" or not spec.has_shape:
+        return None
+    return math.prod(own) * DATATYPES[spec.datatype].dtype.itemsize
+
+
+def _whole(rows: int, batch_rows: int) -> int:
+    """The number of rows in whole batches, at least one."""
+    return max(batch_rows, rows - rows % batch_rows)

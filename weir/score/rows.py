@@ -1,0 +1,111 @@
+"""Rows on their way through a scoring run: as read, as a batch to run, and as scored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+ERROR = "error"
+"""The column of the scores that says why a row has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive rows of the input; the unit in which scores are written.
+
+    Attributes:
+        start: the number of the first row in the input.
+        table: the columns that were asked for.
+        errors: why a row cannot be read, by its position in the part.
+    """
+
+    start: int
+    table: pa.Table
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of some rows of a part.
+
+    Attributes:
+        positions: of the rows in the part; one for each entry of a column.
+        columns: by name, as in the schema of the model.
+        errors: why a row has no scores, by its position.
+    """
+
+    positions: Sequence[int]
+    columns: Mapping[str, pa.Array]
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+
+class Batch(Protocol):
+    """Rows of a part that are scored together."""
+
+    def score(self) -> Scores:
+        """Score them; a row that fails has an error. Several threads score batches at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPart:
+    """A part, cut into batches.
+
+    Attributes:
+        errors: as of `Part`, with the rows that no batch can take.
+    """
+
+    part: Part
+    batches: Sequence[Batch]
+    errors: Mapping[int, str]
+
+
+class Scorer(Protocol):
+    """A model that scores parts.
+
+    Attributes:
+        schema: of the columns of its scores.
+        identity: what the scores depend on; a run is resumed only with the same.
+        part_rows: rows of a part.
+        parallel: batches that are scored at the same time.
+    """
+
+    schema: pa.Schema
+    identity: Mapping[str, object]
+    part_rows: int
+    parallel: int
+
+    def prepare(self, part: Part) -> PreparedPart:
+        """Cut a part into batches."""
+
+
+def one_array(part: Part, column: str) -> pa.Array:
+    """A column of a part in one piece."""
+    found = part.table.column(column)
+    return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+
+
+def assemble(
+    part: Part, errors: Mapping[int, str], scores: Sequence[Scores], schema: pa.Schema
+) -> pa.Table:
+    """The scores of a part in the order of its rows; those without scores are null."""
+    rows = part.table.num_rows
+    found = {**errors}
+    for each in scores:
+        found |= each.errors
+    positions = [position for each in scores for position in each.positions]
+    order = None
+    if positions != list(range(rows)):
+        where: list[int | None] = [None] * rows
+        for index, position in enumerate(positions):
+            where[position] = index
+        order = pa.array(where, pa.int64())
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        arrays = [each.columns[name] for each in scores if len(each.positions)]
+        column = pa.concat_arrays(arrays) if arrays else pa.array([], kind)
+        columns.append(column if order is None else column.take(order))
+    messages = pa.array([found.get(position) for position in range(rows)], pa.string())
+    return pa.Table.from_arrays(
+        [*columns, messages], schema=schema.append(pa.field(ERROR, pa.string()))
+    )
