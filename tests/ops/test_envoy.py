@@ -130,6 +130,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx_models.write_plain(root, "wide", onnx_models.affine("width"))
     onnx_models.write_plain(root, "burner", onnx_models.burner())
     onnx_models.write_plain(root, "patient", onnx_models.affine())
+    onnx_models.write_plain(root, "pair", onnx_models.affine("width"))
+    # Its load fails: requests for it are UNAVAILABLE, on every server.
+    onnx_models.write_plain(root, "broken", b"no graph")
     return root
 
 
@@ -159,7 +162,20 @@ SETTINGS = """
 max_batch_rows = 9
 max_queue_rows = 8
 max_queue_delay_s = 86400
+
+# Waits for a second row.
+[models.pair]
+max_batch_rows = 2
+max_queue_delay_s = 86400
 """
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with `SETTINGS`."""
+    file = tmp_path_factory.mktemp("settings") / "weir.toml"
+    file.write_text(SETTINGS)
+    return file
 
 
 @dataclass(frozen=True)
@@ -195,10 +211,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(models: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    settings = folder / "weir.toml"
-    settings.write_text(SETTINGS)
     with (
         fleet_of(models, folder, "--config", str(settings)) as fleet,
         fleet.server(1) as first,
@@ -356,6 +370,56 @@ def test_servers_that_start_after_envoy_get_calls_within_seconds(fleet: Fleet) -
     assert not found.errors
 
 
+def test_server_that_is_not_serving_gets_no_call(fleet: Fleet, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    not_ready = ("--host", "127.0.0.2", "--port", str(fleet.port), "--require-models")
+    with (
+        fleet.server(1),
+        running(empty, tmp_path / "log", *not_ready, ready=False) as second,
+        fleet.proxy() as proxy,
+    ):
+        fleet.names.addresses.append("127.0.0.2")
+        wait_until(
+            lambda: proxy.metric("envoy_cluster_health_check_failure") >= 2,
+            "the second server was not asked for its health",
+        )
+
+        with load(fleet, proxy) as found:
+            found.more()
+
+        assert not found.errors
+        assert second.metric("grpc_server_started_total", grpc_method="Check") >= 2
+        assert second.metric("grpc_server_started_total", grpc_method="ModelInfer") == 0
+
+
+def test_large_request_is_sent_again(models: Path, settings: Path, tmp_path: Path) -> None:
+    rows = np.zeros((1, 8_000_000), np.float32)
+    rows[0, -1] = 3
+    message = request("pair", tensor("x", rows))
+    with (
+        fleet_of(models, tmp_path, "--config", str(settings)) as fleet,
+        fleet.server(1) as first,
+        fleet.server(2) as second,
+        fleet.proxy() as proxy,
+        fleet.client(proxy) as client,
+    ):
+        wait_until(lambda: proxy.healthy_servers() == 2, "the servers get no calls")
+
+        def waiting(server: Server) -> bool:
+            return server.metric("weir_queue_rows", model="pair") == 1
+
+        one = client.send(message)
+        wait_until(lambda: waiting(first) or waiting(second), "no server has the request")
+        lost, left = (first, second) if waiting(first) else (second, first)
+        lost.process.kill()
+        wait_until(lambda: waiting(left), "the other server has not got the request")
+        two = client.send(message)
+
+        for call in (one, two):
+            np.testing.assert_array_equal(arrays(call.result())["y"], 2 * rows + 1)
+
+
 # Clients of one site
 
 
@@ -509,9 +573,11 @@ def test_deadline_is_kept_and_the_request_is_run_once(site: Site) -> None:
 def test_refusal_for_load_is_passed_on_and_not_sent_again(site: Site) -> None:
     eight = request("patient", tensor("x", np.repeat(X, 8, axis=0)))
     retries = site.retries()
+    # What Envoy would do for a client that it trusts.
+    asked = [("x-envoy-retry-grpc-on", "resource-exhausted"), ("x-envoy-max-retries", "9")]
     with site.client() as client:
         # Each server has room for eight rows.
-        waiting = [client.send(eight) for _ in range(3)]
+        waiting = [client.send(eight, metadata=asked) for _ in range(3)]
         wait_until(lambda: any(each.done() for each in waiting), "no call was refused")
         refused = [each for each in waiting if each.done()]
         error = failure(refused[0])
@@ -521,6 +587,45 @@ def test_refusal_for_load_is_passed_on_and_not_sent_again(site: Site) -> None:
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) >= 0
     assert site.retries() == retries
+
+
+def test_status_takes_no_server_from_other_clients(site: Site) -> None:
+    with site.client() as client:
+        for _ in range(20):
+            error = failure(client.send(request("broken", GOOD)))
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        expect_right_answer(client)
+
+    assert site.proxy.healthy_servers() == 2
+    ejections = "envoy_cluster_outlier_detection_ejections_enforced_total"
+    assert site.proxy.metric(ejections, envoy_cluster_name="weir") == 0
+
+
+def test_large_requests_that_fill_the_memory_end_and_others_go_on(site: Site) -> None:
+    resets = "envoy_envoy_overload_actions_reset_high_memory_stream_count"
+    with (
+        site.fleet.proxy(
+            {"&max_heap_bytes 805306368": "&max_heap_bytes 209715200"}, "small"
+        ) as proxy,
+        site.fleet.client(proxy) as greedy,
+        site.fleet.client(proxy) as other,
+    ):
+        wait_until(lambda: proxy.healthy_servers() == 2, "the servers get no calls")
+        # Envoy keeps a request until its answer begins, and the models answer none of these: their
+        # widths differ, so that no two of them make a batch.
+        calls = [
+            greedy.send(request("pair", tensor("x", np.zeros((1, width), np.float32))))
+            for width in range(7_000_000, 7_000_012)
+        ]
+        wait_until(lambda: proxy.metric(resets) >= 1, "no large request was ended")
+        wait_until(lambda: any(call.done() for call in calls), "no large request was ended")
+        # While the memory is full, all calls are refused.
+        wait_until(
+            lambda: other.send(request("affine", GOOD)).exception() is None,
+            "another client gets no answer",
+        )
+        for call in calls:
+            call.cancel()
 
 
 def test_calls_over_the_rate_of_a_connection_are_refused_with_a_pause(site: Site) -> None:
