@@ -145,23 +145,25 @@ class CompletionQueueTransport:
             self._server.shutdown(self._queue, _SHUT_DOWN)
 
     def stop(self, grace_s: float) -> bool:
-        """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
-        self._is_stopping = True
+        """Refuse new calls, wait for open ones, and cancel the rest after the grace period."""
+        self._open_calls.refuse_new()
         self.connections.stop()
         if self._thread.ident is None:
             # Core closes the port of a started server only.
             self._server.start()
             self._thread.start()
-        with self._shutdown_lock:
-            self._server.shutdown(self._queue, _SHUT_DOWN)
         for call in self.io.open_calls.copy():
             if call.is_stream:
                 fail(call, STOPPING)
-        is_drained = self._stopped.wait(grace_s)
-        if not is_drained:
-            with self._shutdown_lock:
+        is_drained = self._open_calls.wait_for_accepted(grace_s)
+        # Before core's shutdown: core ends a call that arrives after it with CANCELLED.
+        self.connections.end()
+        self._is_stopping = True
+        with self._shutdown_lock:
+            self._server.shutdown(self._queue, _SHUT_DOWN)
+            if not is_drained:
                 self._server.cancel_all_calls()
-            self._stopped.wait(1.0)
+        self._stopped.wait(1.0)
         self._thread.join(1.0)
         return is_drained
 
@@ -175,7 +177,9 @@ class CompletionQueueTransport:
         return self._open_calls.refuse_waiting(error, methods)
 
     def _request_call(self) -> None:
-        self._server.request_call(self._queue, self._queue, _NEW_CALL)
+        # Another thread may shut the server down meanwhile: grpcio then raises this.
+        with suppress(ValueError):
+            self._server.request_call(self._queue, self._queue, _NEW_CALL)
 
     def _run(self) -> None:
         wakeups, clock, io = self._wakeups, time.monotonic, self.io
@@ -265,8 +269,6 @@ class CompletionQueueTransport:
             _receive_unary(call, handler)
         else:
             guarded(call, handler.handle, call)
-            if self._is_stopping:
-                fail(call, STOPPING)
 
 
 def _receive_unary(call: "CompletionQueueCall", handler: Unary) -> None:

@@ -1,8 +1,9 @@
-"""Connections that Weir closes by itself: an attack by headers, or too many of one peer.
+"""Connections that Weir closes by itself: attacks by headers, too many of one peer, a stop.
 
 gRPC core accepts, reads and closes connections, and offers no call that closes one. Its socket is
 therefore found among the descriptors of the process by the address of its peer, and is shut down
-through a duplicate. Core then reads the end of the connection, as if the client had gone.
+through a duplicate. Core then reads the end of the connection, as if the client had gone. At the
+stop of the server, the port and every connection are ended in the same way.
 
 Thread: `weir-connections`, only with a limit of connections by peer. It reads the list of
 descriptors once a second.
@@ -44,6 +45,8 @@ _LOG_S = 1.0
 # What a socket holds of an attack is thrown away, up to the largest receive buffer of a system.
 _DRAIN_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 256 * 1024
+# With more of it unsent, core may hold the rest of an answer, which a close would cut off.
+_CONGESTED_BYTES = 16 * 1024
 # Of a field, as HTTP/2 counts it (RFC 9113, section 6.5.2).
 _FIELD_BYTES = 32
 
@@ -84,6 +87,23 @@ class Connections:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
+
+    def end(self) -> None:
+        """Close the port, then the sending side of every connection behind what was sent (FIN).
+
+        A call that crosses this on the wire ends with UNAVAILABLE at its client, since the
+        connection is lost. Core's own shutdown would let it in and end it with CANCELLED, which
+        clients take for their own doing and do not retry.
+        """
+        # In this order: a client whose connection is lost connects again at once.
+        for address, found in _sockets(self._port):
+            with found, suppress(OSError):
+                if address is None:
+                    found.shutdown(socket.SHUT_RDWR)
+        for _, connection in sockets(self._port):
+            with connection, suppress(OSError):
+                if _unsent_bytes(connection) < _CONGESTED_BYTES:
+                    connection.shutdown(socket.SHUT_WR)
 
     def is_attack(self, size_bytes: int) -> bool:
         """Whether no honest client sends so much metadata."""
@@ -188,6 +208,15 @@ def address_of(peer: str) -> Address | None:
 
 def sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
     """The connections of a local port: the peer's address, and a duplicate to be closed."""
+    for address, connection in _sockets(port):
+        if address is None:
+            connection.close()
+        else:
+            yield address, connection
+
+
+def _sockets(port: int) -> Iterator[tuple[Address | None, socket.socket]]:
+    """The sockets of a local port; the address of one that listens is None."""
     try:
         names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - names, quickly
     except OSError:  # no descriptor is free; or not on Unix
@@ -199,22 +228,23 @@ def sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
                 continue
             duplicate = os.dup(int(name))
             try:
-                connection = socket.socket(fileno=duplicate)
+                found = socket.socket(fileno=duplicate)
             except OSError:
                 os.close(duplicate)
                 raise
             try:
                 is_ours = (
-                    connection.family in (socket.AF_INET, socket.AF_INET6)
-                    and connection.getsockname()[1] == port
+                    found.family in (socket.AF_INET, socket.AF_INET6)
+                    and found.getsockname()[1] == port
                 )
-                peer = connection.getpeername() if is_ours else None
+                peer = found.getpeername() if is_ours else None
             except OSError:  # it listens
-                peer = None
-            if peer is None:
-                connection.close()
+                yield None, found
                 continue
-            yield (_plain(peer[0]), peer[1]), connection
+            if peer is None:
+                found.close()
+                continue
+            yield (_plain(peer[0]), peer[1]), found
 
 
 def default_max_connections() -> int:
@@ -245,6 +275,15 @@ def _plain(host: str) -> str:
         return host
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def _unsent_bytes(connection: socket.socket) -> int:
+    """What the system holds of a connection and its peer has not acknowledged."""
+    import fcntl  # noqa: PLC0415 - on Unix only
+    import termios  # noqa: PLC0415 - on Unix only
+
+    (unsent,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    return int(unsent)
 
 
 def _end(connection: socket.socket) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from weir.server.errors import InvalidRequest
+from weir.server.errors import Draining, InvalidRequest
 from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
@@ -113,15 +113,17 @@ class GrpcServerTransport:
         self._server.stop(threading.TIMEOUT_MAX)
 
     def stop(self, grace_s: float) -> bool:
-        """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
+        """Refuse new calls, wait for open ones, and cancel the rest after the grace period."""
+        self._open_calls.refuse_new()
         if not self._is_started:
             # grpcio closes the port of a started server only.
             self.start()
         self.connections.stop()
-        stopped = self._server.stop(grace_s)
         self._dispatch.end_streams()
-        is_drained = stopped.wait(grace_s)
-        stopped.wait(1.0)
+        is_drained = self._open_calls.wait_for_accepted(grace_s)
+        # Before core's shutdown: core ends a call that arrives after it with CANCELLED.
+        self.connections.end()
+        self._server.stop(0.0 if not is_drained else 1.0).wait(1.0)
         return is_drained
 
 
@@ -169,6 +171,8 @@ class _Dispatch(grpc.GenericRpcHandler):
         try:
             for check in self._checks:
                 check(headers)
+            if self._is_stopping:
+                raise Draining(*STOPPING.args)  # noqa: TRY301 - as a check
         except Exception as error:  # noqa: BLE001 - ends this call only
             failure = error
             return self._refuse(headers, lambda _peer: failure)

@@ -11,18 +11,21 @@ Rules:
   message, and a few of them are open beyond the bound.
 - A client that does not read its answer holds it in the server's memory. An ended call that is open
   for the default deadline longer is dropped.
+- While the server stops, every new call is refused, and the calls that came before are waited for.
 
-Thread: `weir-deadlines` calls `expire`; a transport's threads call the rest. A dictionary keeps the
-waiting calls in order of arrival, and each of its operations is atomic.
+Threads: `weir-deadlines` calls `expire`, the main thread `refuse_new` and `wait_for_accepted`; a
+transport's threads call the rest. A dictionary keeps the waiting calls in order of arrival, and
+each of its operations is atomic.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from weir.server.errors import DeadlineExceeded, Overloaded
+from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.transport.base import Call, Limits
-from weir.server.transport.status import fail
+from weir.server.transport.status import STOPPING, fail
 
 PROBES = frozenset(
     {
@@ -86,15 +89,22 @@ class OpenCalls:
         # Ended calls at the last look at all calls.
         self._unread: set[Any] = set()
         self._next_look_s = clock() + limits.default_deadline_s
+        self._is_stopping = False
+        self._accepted: set[Any] = set()
+        self._accepted_closed = threading.Event()
 
     def add(self, call: OpenCall) -> None:
         """Add a call whose headers have arrived.
 
         Raises:
+            Draining: the server stops.
             Overloaded: too many calls are open.
         """
         self.calls.add(call)
         self.waiting[call] = None
+        if self._is_stopping:
+            # A new one: an exception that was raised keeps the frames it passed, and so the call.
+            raise Draining(*STOPPING.args)
         if len(self.calls) > self._most:
             self._make_room(call)
 
@@ -107,6 +117,24 @@ class OpenCalls:
         self.calls.discard(call)
         self.waiting.pop(call, None)
         self._unread.discard(call)
+        if self._is_stopping:
+            self._accepted.discard(call)
+            if not self._accepted:
+                self._accepted_closed.set()
+
+    def refuse_new(self) -> None:
+        """Refuse every call that is added from now on."""
+        # In this order: a call that `add` has not refused is among the copied ones.
+        self._is_stopping = True
+        self._accepted = self.calls.copy()
+        # A call that was closed before the assignment would stay.
+        self._accepted &= self.calls
+        if not self._accepted:
+            self._accepted_closed.set()
+
+    def wait_for_accepted(self, timeout_s: float) -> bool:
+        """Wait until the calls that were open at `refuse_new` are closed; False at the timeout."""
+        return self._accepted_closed.wait(timeout_s)
 
     def expire(self, now: float) -> float:
         """End the calls whose message is late; the time of the next look.

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from tests.unit.server.conftest import Clock, FakeCall
-from weir.server.errors import Overloaded
+from weir.server.errors import Draining, Overloaded
 from weir.server.transport.base import Limits
 from weir.server.transport.open_calls import MORE_PROBES, OpenCalls
 
@@ -270,3 +270,25 @@ def test_closed_call_is_freed_at_once(calls: OpenCalls, opened: Open, clock: Clo
     del call
 
     assert kept() is None
+
+
+def test_stop_refuses_new_calls_and_waits_for_those_that_came_before(
+    calls: OpenCalls, opened: Open
+) -> None:
+    first, second = opened(), opened()
+    calls.refuse_new()
+
+    with pytest.raises(Draining, match="the server is stopping"):
+        opened()
+    calls.discard(first)
+    is_over_too_early = calls.wait_for_accepted(0.0)
+    calls.discard(second)
+
+    assert not is_over_too_early
+    assert calls.wait_for_accepted(0.0), "the refused call is not waited for"
+
+
+def test_stop_without_an_open_call_waits_for_nothing(calls: OpenCalls) -> None:
+    calls.refuse_new()
+
+    assert calls.wait_for_accepted(0.0)
