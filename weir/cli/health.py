@@ -1,7 +1,8 @@
 """`weir health`: the health of a server or of a model."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,12 +39,19 @@ def health(
     server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
-    """Print the health of a server or a model.
+    """Print the health of a server or a model; with several addresses, of each.
 
     Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown.
     """
+    from weir.client.balancing import addresses_of
+
     if verbose and watch:
         raise UsageError("--verbose, --watch: expected one of them")
+    addresses = addresses_of(server.target)
+    if len(addresses) > 1:
+        if verbose or watch:
+            raise UsageError("--verbose, --watch: expected one server (--target HOST:PORT)")
+        raise typer.Exit(_each(server, addresses, service, timeout))
     with connect(server, timeout) as client:
         status = ""
         for status in _statuses(client, service, watch=watch):
@@ -53,7 +61,22 @@ def health(
                 typer.echo(line)
         if status == "NOT_SERVING" and not service and not watch:
             sys.stderr.write(_reason(client))
-    raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
+    raise typer.Exit(_exit_code(status))
+
+
+def _each(server: ServerOptions, addresses: Sequence[str], service: str, timeout_s: float) -> int:
+    """Print the health at each address; the exit code of the worst."""
+    code = 0
+    for address in addresses:
+        with connect(replace(server, target=address), timeout_s) as client:
+            (status,) = _statuses(client, service, watch=False)
+        typer.echo(f"{address}  {status}")
+        code = max(code, _exit_code(status))
+    return code
+
+
+def _exit_code(status: str) -> int:
+    return {"SERVING": 0, _UNKNOWN: 1}.get(status, 3)
 
 
 def _reason(client: "Client") -> str:

@@ -51,7 +51,13 @@ class ServerOptions:
     """
 
     target: Annotated[
-        str, _server_option(envvar="WEIR_TARGET", metavar="HOST:PORT", help="The server's address.")
+        str,
+        _server_option(
+            envvar="WEIR_TARGET",
+            metavar="HOST:PORT",
+            help="The server's address. Calls are balanced over HOST:PORT,HOST:PORT and over the "
+            "addresses of dns:///HOST:PORT.",
+        ),
     ] = defaults.TARGET
     tls: Annotated[
         bool | None,

@@ -13,6 +13,7 @@ from typing import Self, Unpack
 import grpc
 
 from weir.client import defaults, errors, results, rpc, tasks
+from weir.client.balancing import Servers
 from weir.client.connection import AsyncConnection, CallContext
 from weir.client.credentials import StrPath, Tls
 from weir.client.generation import GENERATE, AsyncGeneration, GenerateOptions, generate_request
@@ -28,7 +29,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = defaults.TARGET,
+        target: Servers = defaults.TARGET,
         *,
         timeout_s: float | None = defaults.TIMEOUT_S,
         max_message_bytes: int = defaults.MAX_MESSAGE_BYTES,
@@ -38,7 +39,6 @@ class AsyncClient:
         token_file: StrPath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self.target = target
         context = CallContext(
             target,
             timeout_s=timeout_s,
@@ -48,6 +48,7 @@ class AsyncClient:
             token_file=token_file,
             credentials=credentials,
         )
+        self.target = context.target.text
         self._connection = AsyncConnection(context, max_message_bytes)
 
     async def __aenter__(self) -> Self:
@@ -213,10 +214,12 @@ class AsyncClient:
         self, model: str, *, reload: bool = False, timeout_s: float = defaults.LOADING_S
     ) -> None:
         """Load a model's versions from disk; with `reload` unchanged versions too."""
+        self._connection.context.target.require_one("load")
         await self._connection.unary(rpc.load(model, reload=reload), timeout_s)
 
     async def unload(self, model: str, *, timeout_s: float = defaults.LOADING_S) -> None:
         """Unload a model; requests already admitted are answered."""
+        self._connection.context.target.require_one("unload")
         await self._connection.unary(rpc.unload(model), timeout_s)
 
     async def set_label(
@@ -226,6 +229,7 @@ class AsyncClient:
 
         The server writes it to the model's `versions.toml` where it can.
         """
+        self._connection.context.target.require_one("set_label")
         return await self._connection.unary(rpc.set_label(model, label, version), timeout_s)
 
     async def is_live(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Self, Unpack
 import grpc
 
 from weir.client import defaults, errors, results, rpc, tasks
+from weir.client.balancing import Servers
 from weir.client.connection import CallContext, Connection
 from weir.client.credentials import StrPath, Tls
 from weir.client.generation import GENERATE, GenerateOptions, Generation, generate_request
@@ -24,7 +25,8 @@ class Client:
     """A blocking client of the Open Inference Protocol; close it, or use it in a `with`.
 
     Args:
-        target: `host:port`, or any name gRPC resolves.
+        target: `host:port`, or any name gRPC resolves. A sequence of `host:port`, and
+            `dns:///host:port`, are several servers, over which gRPC balances the calls.
         timeout_s: default timeout of a call; None for no deadline.
         max_message_bytes: the largest message sent or received.
         metadata: request metadata of each call.
@@ -40,7 +42,7 @@ class Client:
 
     def __init__(
         self,
-        target: str = defaults.TARGET,
+        target: Servers = defaults.TARGET,
         *,
         timeout_s: float | None = defaults.TIMEOUT_S,
         max_message_bytes: int = defaults.MAX_MESSAGE_BYTES,
@@ -50,7 +52,6 @@ class Client:
         token_file: StrPath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self.target = target
         context = CallContext(
             target,
             timeout_s=timeout_s,
@@ -60,6 +61,7 @@ class Client:
             token_file=token_file,
             credentials=credentials,
         )
+        self.target = context.target.text
         self._connection = Connection(context, max_message_bytes)
 
     def __enter__(self) -> Self:
@@ -234,10 +236,12 @@ class Client:
         self, model: str, *, reload: bool = False, timeout_s: float = defaults.LOADING_S
     ) -> None:
         """Load a model's versions from disk; with `reload` unchanged versions too."""
+        self._connection.context.target.require_one("load")
         self._connection.unary(rpc.load(model, reload=reload), timeout_s)
 
     def unload(self, model: str, *, timeout_s: float = defaults.LOADING_S) -> None:
         """Unload a model; requests already admitted are answered."""
+        self._connection.context.target.require_one("unload")
         self._connection.unary(rpc.unload(model), timeout_s)
 
     def set_label(
@@ -247,6 +251,7 @@ class Client:
 
         The server writes it to the model's `versions.toml` where it can.
         """
+        self._connection.context.target.require_one("set_label")
         return self._connection.unary(rpc.set_label(model, label, version), timeout_s)
 
     def is_live(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol, TypedDict, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
-from weir.client import errors, proxies, rpc
+from weir.client import balancing, errors, rpc
 from weir.client.credentials import (
     AUTHORIZATION,
     StrPath,
@@ -17,7 +17,7 @@ from weir.client.credentials import (
     TokenFile,
     authorization,
     channel_credentials,
-    is_local,
+    with_token,
 )
 from weir.client.errors import UsageError
 from weir.client.results import ModelMetadata
@@ -54,7 +54,7 @@ class CallContext:
 
     def __init__(
         self,
-        target: str,
+        target: balancing.Servers,
         *,
         timeout_s: float | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -63,31 +63,47 @@ class CallContext:
         token_file: StrPath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        proxies.check_target(target)
         if credentials is not None and tls is not None:
             raise UsageError("tls, credentials: expected one of them, got both")
-        self.target = target
+        if token is not None and token_file is not None:
+            raise UsageError("token, token_file: expected one of them, got both")
+        self.target = balancing.parse(target)
         self.tls = Tls() if tls is True else tls or None
         self.credentials = credentials if self.tls is None else channel_credentials(self.tls)
         self.cache: dict[tuple[str, rpc.Version], ModelMetadata] = {}
+        self._timeout_s = timeout_s
+        self._authority = self.target.addresses[0]
+        if self.credentials is not None and self.target.is_list:
+            own_name = None if self.tls is None else self.tls.server_name
+            self._authority = balancing.certificate_name(self.target, own_name)
         self._metadata = tuple((metadata or {}).items())
         self._token_file: TokenFile | None = None
-        self._timeout_s = timeout_s
-        if token is None and token_file is None:
+        self._checks_health = True
+        has_header = any(name.lower() == AUTHORIZATION for name, _ in self._metadata)
+        if token is not None or token_file is not None:
+            if has_header:
+                raise UsageError(f"token, metadata: expected one {AUTHORIZATION}, got two")
+            if self.credentials is None and tls is None and not self.target.is_local:
+                raise UsageError(
+                    "token: expected TLS (--tls) to another machine, got plaintext to "
+                    f"{self.target.text}; tls=False (--no-tls) sends it all the same"
+                )
+            self._send_token(token, token_file)
+        elif has_header:
+            # gRPC's own health checks would not carry it.
+            self._checks_health = False
+
+    def _send_token(self, token: str | None, token_file: StrPath | None) -> None:
+        """Send a token with each call, and with gRPC's own health checks if there is TLS."""
+        file = None if token_file is None else TokenFile(token_file)
+        sent = None if token is None else authorization(token, "token")
+        if self.target.is_balanced and self.credentials is not None:
+            self.credentials = with_token(self.credentials, sent or file)
             return
-        if token is not None and token_file is not None:
-            raise UsageError("token, token_file: expected one of them, got both")
-        if any(name.lower() == AUTHORIZATION for name, _ in self._metadata):
-            raise UsageError(f"token, metadata: expected one {AUTHORIZATION}, got two")
-        if self.credentials is None and tls is None and not is_local(target):
-            raise UsageError(
-                f"token: expected TLS (--tls) to another machine, got plaintext to {target}; "
-                "tls=False (--no-tls) sends it all the same"
-            )
-        if token is not None:
-            self._metadata += (authorization(token, "token"),)
-        elif token_file is not None:
-            self._token_file = TokenFile(token_file)
+        self._checks_health = False
+        self._token_file = file
+        if sent is not None:
+            self._metadata += (sent,)
 
     def options(self, timeout_s: float | None = None) -> "CallOptions":
         """A call's arguments to gRPC; its own timeout goes before the client's."""
@@ -97,9 +113,14 @@ class CallContext:
             metadata = (*metadata, self._token_file.header())
         return {"timeout": None if limit_s == math.inf else limit_s, "metadata": metadata}
 
-    def channel_options(self, max_message_bytes: int) -> list[tuple[str, str | int]]:
-        """The gRPC options of the channel: its limits, proxy, connection and the expected name."""
-        options = rpc.channel_options(self.target, max_message_bytes)
+    def channel_options(self, max_message_bytes: int) -> list[balancing.Option]:
+        """The gRPC options of the channel."""
+        options = balancing.channel_options(
+            self.target,
+            max_message_bytes,
+            checks_health=self._checks_health,
+            authority=self._authority,
+        )
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
@@ -120,7 +141,10 @@ class CallContext:
     def error_of(self, failure: errors.Failure) -> errors.CallError:
         """The error of a failed call; see `errors.from_failure`."""
         return errors.from_failure(
-            failure, proxies.find(self.target), is_tls=self.credentials is not None
+            failure,
+            self.target.proxy,
+            is_tls=self.credentials is not None,
+            servers=self.target.text if self.target.is_balanced else "",
         )
 
 
@@ -128,8 +152,8 @@ def open_channel(context: CallContext, max_message_bytes: int) -> grpc.Channel:
     """A blocking channel to the context's target."""
     options = context.channel_options(max_message_bytes)
     if context.credentials is None:
-        return grpc.insecure_channel(context.target, options)
-    return grpc.secure_channel(context.target, context.credentials, options)
+        return grpc.insecure_channel(context.target.uri, options)
+    return grpc.secure_channel(context.target.uri, context.credentials, options)
 
 
 class Connection:
@@ -232,9 +256,9 @@ class AsyncConnection:
         self.context = context
         options = context.channel_options(max_message_bytes)
         self._channel = (
-            grpc.aio.insecure_channel(context.target, options)
+            grpc.aio.insecure_channel(context.target.uri, options)
             if context.credentials is None
-            else grpc.aio.secure_channel(context.target, context.credentials, options)
+            else grpc.aio.secure_channel(context.target.uri, context.credentials, options)
         )
 
     async def close(self) -> None:

@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import grpc
 
-from weir.client import proxies
 from weir.client.errors import UsageError
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -90,11 +89,6 @@ def authorization(token: str, what: str) -> tuple[str, str]:
     return AUTHORIZATION, f"Bearer {token}"
 
 
-def is_local(target: str) -> bool:
-    """Whether calls to a target stay on this machine."""
-    return proxies.is_loopback(target) or target.startswith(("unix:", "unix-abstract:"))
-
-
 def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
     """gRPC's credentials; UsageError for a file that holds no such PEM."""
     ca = None if tls.ca is None else _read_pem("ca", tls.ca)
@@ -105,6 +99,33 @@ def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
     # gRPC reports a bad file at the first call only, as "Failed to create security handshaker".
     _check_pem(tls, ca)
     return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def with_token(
+    credentials: grpc.ChannelCredentials, token: tuple[str, str] | TokenFile | None
+) -> grpc.ChannelCredentials:
+    """Credentials that send a token with each call, and with gRPC's own health checks.
+
+    Args:
+        credentials: of the channel.
+        token: as request metadata, or its file.
+    """
+    sender = grpc.metadata_call_credentials(_TokenPlugin(token))
+    return grpc.composite_channel_credentials(credentials, sender)
+
+
+class _TokenPlugin(grpc.AuthMetadataPlugin):
+    def __init__(self, token: tuple[str, str] | TokenFile | None) -> None:
+        self._token = token
+
+    def __call__(
+        self,
+        context: grpc.AuthMetadataContext,  # noqa: ARG002 - gRPC's interface
+        callback: grpc.AuthMetadataPluginCallback,
+    ) -> None:
+        token = self._token
+        header = token.header() if isinstance(token, TokenFile) else token
+        callback(() if header is None else (header,), None)
 
 
 def _read_pem(argument: str, path: StrPath) -> bytes:

@@ -23,8 +23,9 @@
         ├── DataLoss             report it
         └── Unknown              the server sent no status
 
-Each gRPC status has one leaf. Only a client can detect `Unreachable` and `HandshakeFailed`. This
-module imports no third-party package, so that a command can report a missing one.
+Each gRPC status has one leaf; a call that the server cancelled is `Unavailable`, not `Cancelled`.
+Only a client can detect `Unreachable` and `HandshakeFailed`. This module imports no third-party
+package, so that a command can report a missing one.
 """
 
 import re
@@ -36,7 +37,8 @@ PUSHBACK = "grpc-retry-pushback-ms"
 
 # gRPC's message for an unreachable server, up to the address.
 _UNREACHABLE = re.compile(
-    r"(?:failed to connect to all addresses; last error: \w+: (?:ipv[46]:)?"
+    r"(?:(?:failed to connect to all addresses|connections to all backends failing); "
+    r"last error: (?:\w+: )?(?:ipv[46]:)?"
     r"|errors resolving |DNS resolution failed for )(\S+): "
 )
 # Its message for a server with another protocol, for instance the metrics port.
@@ -52,6 +54,12 @@ _UNKNOWN_CA = ("unable to get", "self signed", "self-signed")
 
 # Its messages for a connection lost during a call: the process or the network failed.
 _CONNECTION_LOST = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
+
+# Its messages for a server that its health check leaves out, which follow the address.
+_NOT_SERVING = "backend unhealthy"
+_HEALTH_FAILED = "health check call failed"
+# Its messages for a call that this client cancelled; others are of the server.
+_CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 
 # Its message for a message that is too large; the server's own begins with SERVER.
 _TOO_LARGE = re.compile(
@@ -176,23 +184,25 @@ class Failure(Protocol):
         """The trailers: pairs of name and value."""
 
 
-def from_failure(failure: Failure, proxy: str = "", *, is_tls: bool = False) -> CallError:
+def from_failure(
+    failure: Failure, proxy: str = "", *, is_tls: bool = False, servers: str = ""
+) -> CallError:
     """The leaf for a call's status, with the server's message and retry delay.
 
     Args:
         proxy: the proxy that the call went through, with what names it.
         is_tls: whether the channel uses TLS.
+        servers: the target of a client with several servers.
     """
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
     through = f", through {proxy}; no_proxy=HOST avoids it" if proxy else ""
     if status == "UNAVAILABLE" and (found := _UNREACHABLE.match(message)):
-        address = unquote(found[1])
-        if reason := _handshake_failure(address, message[found.end() :], is_tls=is_tls):
-            return HandshakeFailed(f"{reason}{through}")
-        if message.startswith(_NO_GRPC, found.end()):
-            return Unreachable(f"the server at {address} speaks no gRPC{through}")
-        return Unreachable(f"no server answers at {address}{through}")
+        address, reason = unquote(found[1]), message[found.end() :]
+        return _unreachable(address, reason, through, is_tls=is_tls, servers=servers)
+    if status == "CANCELLED" and not message.startswith(_CANCELLED_HERE):
+        # gRPC core ends a call so that reaches a server which is shutting down.
+        return Unavailable(f"the server ended the call before the answer ({message})")
     if status in {"UNAVAILABLE", "UNKNOWN"} and _CONNECTION_LOST.match(message):
         return Unavailable(f"the connection was lost before the answer ({message})")
     if status == "RESOURCE_EXHAUSTED" and (sizes := _TOO_LARGE.match(message)):
@@ -200,6 +210,24 @@ def from_failure(failure: Failure, proxy: str = "", *, is_tls: bool = False) -> 
         message = f"message: expected at most {sizes[3]} bytes ({setting}), got {sizes[2]}"
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
+
+
+def _unreachable(
+    address: str, reason: str, through: str, *, is_tls: bool, servers: str
+) -> Unavailable:
+    """The error for gRPC's reason why it has no connection to a server."""
+    if reason.startswith(_NOT_SERVING):
+        return Unavailable(f"no server of {servers} is serving")
+    if reason.startswith(_HEALTH_FAILED):
+        return Unavailable(
+            f"the health check of the server at {address} fails: it may expect a token "
+            "(--token-file)"
+        )
+    if failed := _handshake_failure(address, reason, is_tls=is_tls):
+        return HandshakeFailed(f"{failed}{through}")
+    if reason.startswith(_NO_GRPC):
+        return Unreachable(f"the server at {address} speaks no gRPC{through}")
+    return Unreachable(f"no server answers at {servers or address}{through}")
 
 
 def _handshake_failure(address: str, message: str, *, is_tls: bool) -> str:

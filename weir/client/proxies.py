@@ -1,4 +1,4 @@
-"""HTTP proxies of a channel, and targets that gRPC would misread.
+"""HTTP proxies of a channel.
 
 gRPC takes its proxy from the environment, and names no proxy in its errors.
 """
@@ -7,22 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 
-from weir.client.errors import UsageError
-
 # In the order in which gRPC core reads them.
 _PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY = ("no_grpc_proxy", "no_proxy")
-_URL = re.compile(r"(https?|grpcs?)://(.*)", re.IGNORECASE)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]|::1")
-_SCHEME = re.compile(r"(dns|ipv4|ipv6):/*", re.IGNORECASE)
-
-
-def check_target(target: str) -> None:
-    """Raise UsageError for a URL: gRPC takes its scheme for the name of a resolver."""
-    if found := _URL.match(target):
-        raise UsageError(
-            f"target: expected HOST:PORT such as {found[2].partition('/')[0]}, got {target!r}"
-        )
+_SCHEME = re.compile(r"(dns|ipv4|ipv6):(//[^/]*/|/*)", re.IGNORECASE)
 
 
 def is_loopback(target: str) -> bool:

@@ -21,7 +21,6 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from numpy.typing import ArrayLike
 
-from weir.client import proxies
 from weir.client.errors import BY_STATUS, CallError, Internal, InvalidArgument, Unknown, UsageError
 from weir.client.results import (
     Answer,
@@ -83,18 +82,6 @@ class InferOptions(TypedDict, total=False):
     outputs: Sequence[str] | None
     request_id: str
     parameters: Mapping[str, Parameter] | None
-
-
-def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, str | int]]:
-    """The gRPC options of a channel: its limits, its proxy, and a connection of its own."""
-    return [
-        # Without it, all channels of a process to one address share a connection. Of servers that
-        # share a port, one alone would then get the calls of all clients of this process.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", int(not proxies.is_loopback(target))),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-    ]
 
 
 def infer_request(

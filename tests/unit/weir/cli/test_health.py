@@ -19,6 +19,19 @@ def test_the_exit_code_reports_health(weir: Weir, fake: FakeServer, nobody: str)
     assert unreachable.code == 3 and unreachable.out.startswith("UNREACHABLE")
 
 
+def test_each_address_of_a_list_is_asked(weir: Weir, fake: FakeServer, nobody: str) -> None:
+    one = weir("health", "--target", f"{fake.target},{nobody}")
+    fake.health = ["NOT_SERVING"]
+    none = weir("health", "--target", f"{nobody},{fake.target}")
+    watched = weir("health", "--watch", "--target", f"{nobody},{fake.target}")
+
+    first, second = one.out.splitlines()
+    assert one.code == 3
+    assert first == f"{fake.target}  SERVING" and second.startswith(f"{nobody}  UNREACHABLE")
+    assert none.code == 3 and none.out.splitlines()[1] == f"{fake.target}  NOT_SERVING"
+    assert watched.code == 2 and "expected one server" in watched.err
+
+
 def test_a_watch_prints_each_change_and_ends_with_the_last(weir: Weir, fake: FakeServer) -> None:
     done = weir("health", "--watch", "--target", fake.target)
 

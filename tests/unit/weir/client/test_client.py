@@ -53,12 +53,19 @@ def test_metadata_of_the_client_goes_with_each_call(client: Client, fake: FakeSe
     assert fake.metadata["authorization"] == "Bearer me"
 
 
-@pytest.mark.parametrize("status", sorted(errors.BY_STATUS))
+@pytest.mark.parametrize("status", sorted(errors.BY_STATUS.keys() - {"CANCELLED"}))
 def test_each_status_raises_its_own_leaf(client: Client, status: str) -> None:
     with pytest.raises(errors.BY_STATUS[status], match=f"refused with {status}") as caught:
         client.infer("refuse", PAIR, parameters={"status": status})
 
     assert caught.value.retry_after_s == 0.25
+
+
+def test_a_call_that_the_server_cancelled_is_not_one_that_the_caller_cancelled(
+    client: Client,
+) -> None:
+    with pytest.raises(weir.Unavailable, match=r"the server ended the call .*refused with"):
+        client.infer("refuse", PAIR, parameters={"status": "CANCELLED"})
 
 
 def test_an_answer_that_is_no_message_is_internal(client: Client) -> None:
