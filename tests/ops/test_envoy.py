@@ -539,13 +539,14 @@ def test_rapid_resets_end_their_connection(site: Site) -> None:
     assert site.proxy.metric(closed, envoy_http_conn_manager_prefix="clients") >= 1
 
 
-def test_stream_rests_longer_than_envoys_default_timeout(site: Site) -> None:
+def test_calls_and_streams_last_longer_than_envoys_default_timeout(site: Site) -> None:
     send: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     message = request("affine", GOOD).SerializeToString()
     with site.client() as client:
+        waiting = client.send(request("patient", GOOD))
         call = client.stream(iter(send.get, None), timeout=2 * ANSWER_S)
         for rest_s in (0.0, 16.0):
-            # Envoy's default would end the call after 15 s.
+            # Envoy's default would end a call after 15 s.
             time.sleep(rest_s)
             send.put(message)
             answer = next(call)
@@ -554,6 +555,8 @@ def test_stream_rests_longer_than_envoys_default_timeout(site: Site) -> None:
 
         assert next(call, None) is None
         assert call.code() is grpc.StatusCode.OK
+        assert not waiting.done()
+        waiting.cancel()
 
 
 def test_deadline_is_kept_and_the_request_is_run_once(site: Site) -> None:
