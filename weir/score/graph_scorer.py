@@ -53,8 +53,8 @@ FAILURES = (ServerError, collate.RowCountError)
 """What the rows of a batch may raise."""
 
 # The inputs of a part; a few parts are in memory at a time.
-_PART_BYTES = 32 << 20
-_MAX_PART_ROWS = 16_384
+_PART_BYTES = 16 << 20
+_MAX_PART_ROWS = 8192
 # Encoded pictures are in memory until they are scored.
 _PICTURE_ROWS = 512
 

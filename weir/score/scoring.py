@@ -18,7 +18,8 @@ from weir.score.part_files import PartFiles
 from weir.score.rows import ERROR, PreparedPart, Scorer, Scores, assemble
 from weir.score.source import Source, in_parts
 
-# While one part is scored, the next one waits and another is read.
+# While one part is scored, the next one waits and another is read. With many threads, or parts of
+# few batches, there are more.
 _PARTS_IN_MEMORY = 3
 # A thread that tokenizes holds the interpreter; one that ended a run of a millisecond waits for it.
 _SWITCH_INTERVAL_S = 0.0005
@@ -98,7 +99,7 @@ def score(
                     prepared = scorer.prepare(part)
                     futures = [pool.submit(batch.score) for batch in prepared.batches]
                     running.append(_Running(prepared, futures))
-                    if len(running) == _PARTS_IN_MEMORY:
+                    if _is_full(running, scorer.parallel):
                         run.write(running.popleft())
             while running:
                 run.write(running.popleft())
@@ -115,6 +116,12 @@ class _Running:
 
     prepared: PreparedPart
     futures: Sequence[Future[Scores]]
+
+
+def _is_full(running: Sequence[_Running], parallel: int) -> bool:
+    """Whether enough batches wait to keep every thread at work while a part is written."""
+    batches = sum(len(each.futures) for each in running)
+    return len(running) >= _PARTS_IN_MEMORY and batches >= 2 * parallel
 
 
 @dataclass(frozen=True, slots=True)

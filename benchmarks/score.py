@@ -1,0 +1,246 @@
+"""Offline scoring beside raw ONNX Runtime on the same threads.
+
+    make demo && .venv/bin/python benchmarks/score.py [--lenet .demo/models/lenet5/1] \
+        [--tagger models/tagger/1] [--rows 1000000] [--repeat 100] [--threads 2] [--rounds 3] \
+        [--work DIR] [--json FILE]
+
+lenet5: random pictures in a Parquet file, as bytes of a fixed size and as lists of integers. Raw:
+one session of one thread is run by as many threads, on batches that are in memory already, of the
+bundle's own size. Nothing is read, checked or written.
+
+tagger: the sentences of UD English-EWT's test set, many times over, as tokens in a Parquet file.
+Raw: batches in memory, sorted by length over all sentences and tokenized already.
+
+Each round measures raw ONNX Runtime and `weir score` one after the other. The rate of `weir score`
+is its own, from the first row that is read to the complete file; `whole` counts the start of the
+process and the load of the model too. Then a run of each is killed at a random moment and resumed,
+and its output must have the bytes of one that was not.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.lib import harness
+from benchmarks.lib.harness import Column, Run, console
+from benchmarks.lib.raw import raw_session
+from weir.bundle.reader import MODEL, read
+from weir.server.preprocessing.tokenized_text import TokenizedText
+from weir.server.preprocessing.tokenizer import tokenizer_of
+from weir.training.data import load_text
+
+RAW, SCORE = "onnxruntime", "weir score"
+BOUND = 0.9
+MOST_MIB = 400
+
+Batch = Mapping[str, NDArray[Any]]
+
+
+def main() -> None:
+    """Measure both models, print the ratios, and exit with 1 if one is below its bound."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser.add_argument("--lenet", type=Path, default=Path(".demo/models/lenet5/1"))
+    parser.add_argument("--tagger", type=Path, help="a bundle of `weir train tagger`")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=100, help="of the test sentences")
+    parser.add_argument("--threads", type=int, default=2)
+    given = harness.parse(parser)
+    environment = harness.start()
+    rows, repeat = (100_000, 2) if given.quick else (given.rows, given.repeat)
+    runs: list[Run] = []
+    given.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.work) as folder:
+        work = Path(folder)
+        pictures(work, rows)
+        cases = [("lenet5, bytes", given.lenet, work / "bytes.parquet")]
+        cases.append(("lenet5, lists", given.lenet, work / "lists.parquet"))
+        if given.tagger is not None:
+            sentences(work / "tokens.parquet", repeat)
+            cases.append(("tagger, tokens", given.tagger, work / "tokens.parquet"))
+        for number in range(given.rounds):
+            for case, bundle, source in cases:
+                console.print(f"[dim]round {number + 1} of {given.rounds}: {case}[/]")
+                raw = (
+                    tagger_batches(bundle, repeat)
+                    if "tagger" in case
+                    else lenet_batches(bundle, rows)
+                )
+                runs.append(Run(RAW, case, number, raw_speed(bundle, raw, given.threads)))
+                runs.append(Run(SCORE, case, number, scored(bundle, source, work, given.threads)))
+        for case, bundle, source in cases:
+            resumed(case, bundle, source, work, given.threads)
+    columns = (
+        Column("rows/s", "rows_per_s"),
+        Column("whole, rows/s", "whole_rows_per_s"),
+        Column("MiB", "mib"),
+    )
+    console.print(harness.table(runs, columns))
+    is_met = True
+    for case, _, _ in cases:
+        found = harness.ratio(runs, "rows_per_s", case=case, of=SCORE, to=RAW)
+        memory = harness.spread(runs, SCORE, case, "mib")
+        is_met &= found.median >= BOUND and memory.most < MOST_MIB
+        console.print(
+            f"{case}: {found.text('.3f')} of raw (≥ {BOUND}), {memory.most:.0f} MiB (< {MOST_MIB})"
+        )
+    harness.write(given.json, environment, runs)
+    sys.exit(not is_met)
+
+
+def pictures(work: Path, rows: int) -> None:
+    """Random pictures of 28 x 28 bytes, as bytes and as lists; memory is that of a part."""
+    generator = np.random.default_rng(0)
+    raw, listed = pa.binary(784), pa.list_(pa.uint8())
+    with (
+        pq.ParquetWriter(work / "bytes.parquet", pa.schema([("image", raw)])) as as_bytes,
+        pq.ParquetWriter(work / "lists.parquet", pa.schema([("image", listed)])) as as_lists,
+    ):
+        for start in range(0, rows, 50_000):
+            count = min(50_000, rows - start)
+            values = generator.integers(0, 256, count * 784, np.uint8)
+            column = pa.FixedSizeBinaryArray.from_buffers(raw, count, [None, pa.py_buffer(values)])
+            as_bytes.write_table(pa.table({"image": column}))
+            offsets = pa.array(np.arange(count + 1, dtype=np.int32) * 784)
+            column = pa.ListArray.from_arrays(offsets, pa.array(values))
+            as_lists.write_table(pa.table({"image": column}))
+
+
+def sentences(path: Path, repeat: int) -> None:
+    """The test sentences as lists of tokens, many times over."""
+    rows = [list(row) for row in load_text("ewt", "test").rows]
+    with pq.ParquetWriter(path, pa.schema([("text", pa.list_(pa.string()))])) as writer:
+        for _ in range(repeat):
+            writer.write_table(pa.table({"text": pa.array(rows, pa.list_(pa.string()))}))
+
+
+def lenet_batches(bundle: Path, rows: int) -> list[Batch]:
+    """Batches of the bundle's own size; as many as there would be, of a few arrays."""
+    size = read(bundle).contract.batching.max_rows
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(0, 256, (size, 28, 28, 1), np.uint8) for _ in range(64)]
+    return [{"image": arrays[number % 64]} for number in range(-(-rows // size))]
+
+
+def tagger_batches(bundle: Path, repeat: int) -> list[Batch]:
+    """The tokenized sentences in batches, sorted by length over all of them."""
+    loaded = read(bundle)
+    tokenizer, size = tokenizer_of(loaded), loaded.contract.batching.max_rows
+    assert tokenizer is not None, "expected a bundle that takes texts"  # noqa: S101
+    texts = [tokenizer.look_up(list(row)) for row in load_text("ewt", "test").rows]
+    texts = sorted(texts * repeat, key=lambda text: len(text.ids))
+    limit = loaded.contract.batching.max_tokens
+    batches: list[Batch] = []
+    chosen: list[TokenizedText] = []
+    for text in texts:
+        if chosen and (
+            len(chosen) == size or (limit and (len(chosen) + 1) * len(text.ids) > limit)
+        ):
+            batches.append(tokenizer.rows(chosen))
+            chosen = []
+        chosen.append(text)
+    return [*batches, tokenizer.rows(chosen)]
+
+
+def raw_speed(bundle: Path, batches: Sequence[Batch], threads: int) -> dict[str, float]:
+    """Rows per second of a session that several threads run."""
+    session = raw_session(bundle / MODEL, threads=1)
+    session.run(None, batches[0])
+    lock, waiting = threading.Lock(), iter(batches)
+
+    def work() -> None:
+        while True:
+            with lock:
+                batch = next(waiting, None)
+            if batch is None:
+                return
+            session.run(None, batch)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    started_s = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    rows = sum(len(next(iter(batch.values()))) for batch in batches)
+    return {"rows_per_s": rows / (time.perf_counter() - started_s)}
+
+
+def command(bundle: Path, source: Path, out: Path, threads: int, *flags: str) -> list[str]:
+    """`weir score` on the CPU."""
+    arguments = [str(bundle), "--in", str(source), "--out", str(out), "--threads", str(threads)]
+    return [sys.executable, "-m", "weir.score", *arguments, "--provider", "cpu", *flags]
+
+
+def scored(bundle: Path, source: Path, work: Path, threads: int) -> dict[str, float]:
+    """One run: its own rate, that of the whole process, and its greatest memory."""
+    out = work / "scores.parquet"
+    out.unlink(missing_ok=True)
+    started_s = time.perf_counter()
+    with subprocess.Popen(
+        command(bundle, source, out, threads),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        mib = max(memory_mib(process), default=0.0)
+        assert process.stdout is not None  # noqa: S101 - it is piped
+        said = process.stdout.read()
+    seconds = time.perf_counter() - started_s
+    found = re.search(r": ([\d,]+) rows, in .*?\(([\d,]+) rows/s\)", said)
+    if found is None:
+        sys.exit(f"weir score: expected a summary, got {said!r}")
+    rows, speed = (int(text.replace(",", "")) for text in found.groups())
+    return {"rows_per_s": speed, "whole_rows_per_s": rows / seconds, "mib": mib}
+
+
+def memory_mib(process: subprocess.Popen[str]) -> Iterator[float]:
+    """The resident memory of a process until it ends; a part of it is that of mapped files."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if peak is not None:
+            yield int(peak[1]) / 1024
+        time.sleep(0.05)
+
+
+def resumed(case: str, bundle: Path, source: Path, work: Path, threads: int) -> None:
+    """Kill a run at a random moment, resume it, and compare its output with the last whole one."""
+    whole, out = work / "whole.parquet", work / "resumed.parquet"
+    shutil.rmtree(work / "resumed.parquet.parts", ignore_errors=True)
+    for path in (whole, out):
+        path.unlink(missing_ok=True)
+    started_s = time.perf_counter()
+    subprocess.run(command(bundle, source, whole, threads), check=True, capture_output=True)
+    took_s = time.perf_counter() - started_s
+    parts = out.with_name(out.name + ".parts")
+    while not parts.exists():
+        out.unlink(missing_ok=True)
+        with subprocess.Popen(command(bundle, source, out, threads)) as process:
+            time.sleep(random.uniform(0.2, 0.9) * took_s)
+            process.kill()
+    count = len(list(parts.glob("*.arrow")))
+    subprocess.run(
+        command(bundle, source, out, threads, "--resume"), check=True, capture_output=True
+    )
+    is_same = out.read_bytes() == whole.read_bytes()
+    verdict = "the same bytes" if is_same else "OTHER BYTES"
+    console.print(f"{case}: killed after {count} parts, resumed: {verdict}")
+    if not is_same:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
