@@ -274,8 +274,7 @@ def _train_step(
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = progress.learning_rate
     group.seed_dropout(recipe.seed, progress.epoch, progress.step)
-    targets = count_targets(batch.targets)
-    own, own_targets = _share(batch, group)
+    own, own_share = _share(batch, group)
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
         output: Tensor | WithAuxiliary = (state.parallel or state.network)(*own.inputs)
     if not isinstance(output, WithAuxiliary):
@@ -287,34 +286,35 @@ def _train_step(
         total = total + task.auxiliary_weight * mixup_loss(auxiliary.float(), own, task)
     if group.world_size > 1:
         # From a mean over the process's own targets to one over those of the batch.
-        total = total * (own_targets * group.world_size / max(targets, 1))
+        total = total * (own_share * group.world_size)
     state.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
     state.optimizer.step()
     if state.average is not None:
         update_average(state.average, state.network, decay=recipe.average_decay, step=done)
-    right = count_right(logits, own.targets) if task.has_classes and own_targets else 0
-    loss_sum, all_right = group.sum(loss.item() * own_targets, right)
-    progress.loss_sum += _finite(loss_sum)
+    targets = count_targets(batch.targets)
+    right = count_right(logits, own.targets) if task.has_classes and own_share else 0
+    mean_loss, all_right = group.sum(loss.item() * own_share, right)
+    progress.loss_sum += _finite(mean_loss) * targets
     progress.right += int(all_right)
     progress.targets += targets
     progress.rows += len(batch.targets)
     progress.step += 1
 
 
-def _share(batch: Batch, group: ProcessGroup) -> tuple[Batch, int]:
-    """The rows of a batch that this process computes, and the number of their targets.
+def _share(batch: Batch, group: ProcessGroup) -> tuple[Batch, float]:
+    """The rows of a batch that this process computes, and their share of its targets, 0 to 1.
 
     A process without a row, because there are fewer rows than processes, computes the first one as
-    0 targets: gradients are exchanged among all processes.
+    a share of 0: gradients are exchanged among all processes.
     """
     if group.world_size == 1:
-        return batch, count_targets(batch.targets)
+        return batch, 1.0
     own = batch.take(group.share(len(batch.targets)))
     if not len(own.targets):
-        return batch.take(slice(1)), 0
-    return own, count_targets(own.targets)
+        return batch.take(slice(1)), 0.0
+    return own, count_targets(own.targets) / max(count_targets(batch.targets), 1)
 
 
 def mixup_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
@@ -342,9 +342,10 @@ def evaluate(
     predicted: list[Tensor] = []
     expected: list[Tensor] = []
     for batch in batches:
-        own, counted = _share(batch, group)
-        if not counted:
+        own, own_share = _share(batch, group)
+        if not own_share:
             continue
+        counted = count_targets(own.targets)
         logits: Tensor = network(*own.inputs)
         loss_sum += _finite(loss(logits, own.targets).item()) * counted
         if has_classes:

@@ -289,6 +289,9 @@ def train_experiment(
         DataError, ModelError, DivergedError: as their docstrings say.
     """
     recipe = experiment.recipe
+    begun = resumed.note.progress if resumed else Progress()
+    place = f"SHA-256 {experiment.checksum}, epoch {begun.epoch + 1}, step {begun.step}"
+    group.require_equal(f"{recipe.data}: data and checkpoint", place)
     state = _initialise(experiment, device, group)
     if resumed:
         before = resumed.note.data_checksum
@@ -299,8 +302,6 @@ def train_experiment(
             )
         restore(state, resumed)
     progress = state.progress
-    begin = f"epoch {progress.epoch + 1}, step {progress.step}"
-    group.require_equal(f"{recipe.data}: data and checkpoint", f"{experiment.checksum}, {begin}")
     wants_mixed = recipe.mixed_precision and (device.type == "cuda" or recipe.cpu_bfloat16)
     is_mixed = wants_mixed and reproducibility.has_bfloat16(device)
     task = _with_choice_of_epoch(experiment.make_task(device, mixed=is_mixed), recipe)
