@@ -319,7 +319,9 @@ class Transport(Protocol):
         """
 
     def stop(self, grace_s: float) -> bool:
-        """Accept no calls, wait for open ones, and cancel the rest after the grace period.
+        """Refuse new calls, wait for open ones, and cancel the rest after the grace period.
+
+        A call that arrives late ends with UNAVAILABLE, until the connections are closed.
 
         Returns:
             True if all open calls ended within the grace period.

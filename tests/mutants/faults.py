@@ -332,6 +332,14 @@ MUTANTS = (
         ("test_wrong_configuration_ends_the_start_and_names_the_key",),
     ),
     Mutant(
+        "F17",
+        "a stop leaves its connections to core, which ends late calls with CANCELLED",
+        "server/transport/completion_queue.py",
+        "        self.connections.end()\n        self._is_stopping = True\n",
+        "        self._is_stopping = True\n",
+        ("test_stop_ends_no_call_with_cancelled",),
+    ),
+    Mutant(
         "G04",
         "tokens are compared without case",
         "server/access/tokens.py",

@@ -2,7 +2,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,7 @@ class Pair:
 
     def __init__(self, stack: ExitStack, family: int, host: str) -> None:
         listener = stack.enter_context(socket.create_server((host, 0), family=family))
+        self.address: tuple[str, int] = listener.getsockname()[:2]
         self.port: int = listener.getsockname()[1]
         self.client = stack.enter_context(socket.create_connection((host, self.port), WAIT_S))
         self.accepted = stack.enter_context(listener.accept()[0])
@@ -116,6 +117,38 @@ def test_connections_of_another_port_are_not_touched(pair: Pair) -> None:
     pair.client.sendall(b"x")
     assert pair.accepted.recv(1) == b"x"
     assert not connections.closed
+
+
+def test_end_closes_the_port_and_each_connection_behind_what_was_sent(pair: Pair) -> None:
+    connections = Connections(LIMIT)
+    connections.start(pair.port)
+    pair.accepted.sendall(b"answer")
+
+    connections.end()
+
+    assert pair.client.recv(100) == b"answer" and pair.client.recv(100) == b""
+    pair.client.sendall(b"x")
+    assert pair.accepted.recv(1) == b"x", "what the client still sends is not refused by a reset"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(pair.address, WAIT_S)
+
+
+def test_end_leaves_a_connection_that_holds_an_answer_back(pair: Pair) -> None:
+    connections = Connections(LIMIT)
+    connections.start(pair.port)
+    pair.accepted.setblocking(False)
+    with suppress(BlockingIOError):
+        while pair.accepted.send(bytes(65_536)):
+            pass
+
+    connections.end()
+
+    pair.client.settimeout(WAIT_S)
+    end_s = time.monotonic() + WAIT_S
+    while not select.select([], [pair.accepted], [], 0)[1]:
+        assert time.monotonic() < end_s
+        pair.client.recv(65_536)
+    assert pair.accepted.send(b"the rest") == 8
 
 
 def test_looking_at_connections_leaves_no_descriptor(pair: Pair) -> None:

@@ -22,6 +22,7 @@ from tests.unit.weir.secure_server import server_credentials
 from weir.client import balancing
 from weir.client.connection import CallContext
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import tasks_pb2 as tasks_pb
 
 NAME = "weir.test"
 TOKEN = "s3cret"  # noqa: S105 - of a test
@@ -39,6 +40,7 @@ class Replica:
     health: HealthServicer = field(default_factory=HealthServicer)
     failures: list[grpc.StatusCode] = field(default_factory=list)
     """Statuses of the next calls, instead of answers."""
+    failures_begin_after: int = 0
     pushback_ms: str = ""
     arrived_s: list[float] = field(default_factory=list)
     health_headers: list[dict[str, str | bytes]] = field(default_factory=list)
@@ -53,6 +55,25 @@ class Replica:
         response.outputs.add(name="y", datatype="INT64", shape=[1])
         response.raw_output_contents.append(np.array([self.number]).tobytes())
         return response.SerializeToString()
+
+    def generate(self, _: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Two tokens and the result; fails after as many tokens as `failures_begin_after`."""
+        for number in range(2):
+            if self.failures and number == self.failures_begin_after:
+                context.abort(self.failures.pop(0), "not now")
+            token = tasks_pb.GenerateResponse.Token(token=f"{number}", text=f"{number}")
+            yield tasks_pb.GenerateResponse(token=token).SerializeToString()
+        result = tasks_pb.GenerateResponse.Result(model_name="who")
+        result.hypotheses.add(text="01")
+        yield tasks_pb.GenerateResponse(result=result).SerializeToString()
+
+    def stream(self, bodies: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for body in bodies:
+            if self.failures:
+                context.abort(self.failures.pop(0), "not now")
+            answer = pb.ModelInferResponse.FromString(self.infer(body, context))
+            answer.id = pb.ModelInferRequest.FromString(body).id
+            yield pb.ModelStreamInferResponse(infer_response=answer).SerializeToString()
 
 
 class _Seen(grpc.ServerInterceptor):
@@ -106,14 +127,22 @@ def serving(
     replica: Replica, token: str = "", credentials: grpc.ServerCredentials | None = None
 ) -> Iterator[Replica]:
     replica.health.set("", SERVING)
-    handler = grpc.method_handlers_generic_handler(
-        "inference.GRPCInferenceService",
-        {"ModelInfer": grpc.unary_unary_rpc_method_handler(replica.infer)},
-    )
+    handlers = [
+        grpc.method_handlers_generic_handler(
+            "inference.GRPCInferenceService",
+            {
+                "ModelInfer": grpc.unary_unary_rpc_method_handler(replica.infer),
+                "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(replica.stream),
+            },
+        ),
+        grpc.method_handlers_generic_handler(
+            "weir.v1.Tasks", {"Generate": grpc.unary_stream_rpc_method_handler(replica.generate)}
+        ),
+    ]
     with ThreadPoolExecutor(16) as pool:
         server = grpc.server(
             pool,
-            handlers=[handler],
+            handlers=handlers,
             interceptors=[_Seen(replica, token)],
             options=[("grpc.max_receive_message_length", -1)],
         )
@@ -369,6 +398,47 @@ def test_large_call_is_sent_again_too(serve: Serve, size: int) -> None:
         assert ask(client, size) == 0
 
     assert len(replica.arrived_s) == 2
+
+
+def test_answer_that_has_not_begun_is_asked_for_again(serve: Serve) -> None:
+    (replica,) = serve(1)
+    replica.failures = [grpc.StatusCode.UNAVAILABLE]
+
+    with weir.Client(f"dns:///{replica.target}") as client:
+        tokens = [token.text for token in client.generate("who", "text")]
+
+    assert tokens == ["0", "1"] and not replica.failures
+
+
+def test_answer_that_breaks_in_the_middle_is_an_error(serve: Serve) -> None:
+    (replica,) = serve(1)
+    replica.failures, replica.failures_begin_after = [grpc.StatusCode.UNAVAILABLE] * 2, 1
+    tokens: list[str] = []
+
+    with (
+        weir.Client(f"dns:///{replica.target}") as client,
+        pytest.raises(weir.Unavailable, match="not now"),
+    ):
+        tokens.extend(token.text for token in client.generate("who", "text"))
+
+    assert tokens == ["0"] and len(replica.failures) == 1
+
+
+def test_stream_that_has_no_answer_yet_is_sent_again(serve: Serve) -> None:
+    (replica,) = serve(1)
+    requests = [{"x": np.zeros(1, np.uint8)}] * 3
+
+    async def stream_async() -> int:
+        async with weir.AsyncClient(f"dns:///{replica.target}") as client:
+            return len([answer async for answer in client.stream("who", requests)])
+
+    with weir.Client(f"dns:///{replica.target}") as client:
+        replica.failures = [grpc.StatusCode.UNAVAILABLE]
+        answers = len(list(client.stream("who", requests)))
+    replica.failures = [grpc.StatusCode.UNAVAILABLE]
+    answers_async = asyncio.run(stream_async())
+
+    assert (answers, answers_async) == (3, 3) and not replica.failures
 
 
 # TLS and tokens
