@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "localhost/weir-proof:serve"
+FETCH_IMAGE = "localhost/weir-proof:fetch"
 BASE = "localhost/weir-proof:base"
 _DEBIAN = "http://deb.debian.org/debian"
 _PACKAGES = "ca-certificates,python-is-python3,python3,python3-pip,python3-venv"

@@ -1,11 +1,13 @@
 """Build the image `serve`, start it with docker-compose.yml, and check it from outside and inside.
 
+The image `fetch` is built too, and copies the models.
+
     python -m deploy.image.prove MODELS --model NAME              # with Docker, or else Podman
     python -m deploy.image.prove MODELS --model NAME --stand-in   # on Debian, without Docker Hub
 
 Needs `docker` with its compose plugin, or, as root, `podman`, `runc`, `catatonit` and
-podman-compose from PyPI; with --stand-in also `debootstrap`. Two images remain for the next run:
-weir-proof:serve and weir-proof:base.
+podman-compose from PyPI; with --stand-in also `debootstrap`. Three images remain for the next run:
+weir-proof:serve, weir-proof:fetch and weir-proof:base.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.image.engine import BASE, IMAGE, Engine, do, make_base
+from deploy.image.engine import BASE, FETCH_IMAGE, IMAGE, Engine, do, make_base
 from weir import Client
 
 _READY_WITHIN_S = 60.0
@@ -135,6 +137,20 @@ def _container(engine: Engine) -> str:
     return engine("ps", "--all", "--quiet", "--filter", label).strip()
 
 
+def prove_fetch(engine: Engine, models: Path, base: str) -> None:
+    """Copy the models with the image `fetch`, contained as a pod's init container is."""
+    of_base = ["--build-arg", f"PYTHON_IMAGE={base}"] if base else []
+    engine("build", "--target", "fetch", *of_base, "--tag", FETCH_IMAGE, ".")
+    contained = ["--rm", "--network=none", "--read-only", "--cap-drop=ALL"]
+    contained += ["--security-opt=no-new-privileges", "--tmpfs=/tmp:size=64m,mode=1777"]
+    mounts = ["--tmpfs=/models:mode=1777", f"--volume={models}:/source:ro"]
+    line = engine(
+        "run", *contained, *mounts, FETCH_IMAGE, "/source", "--to", "/models/fetched"
+    )  # fmt: skip
+    files = sum(path.is_file() for path in models.rglob("*"))
+    expect("it copies the models", True, f"({files} files, " in line)
+
+
 def prove(models: Path, model: str, base: str, folder: Path) -> None:
     """Build the image, start it, check it, and stop it."""
     grpc, metrics, bare = _free_ports(3)
@@ -158,6 +174,7 @@ def prove(models: Path, model: str, base: str, folder: Path) -> None:
     finally:
         engine.compose("down", "--volumes")
     prove_bare(engine, models, model, bare)
+    prove_fetch(engine, models, base)
     if base:
         print_sizes(engine, base, sizes)
 

@@ -168,3 +168,4 @@ def test_image_serves_in_the_stack(tmp_path: Path) -> None:
     assert proved.stdout.count("ok: exit code: 0") == 2, (
         "once in the stack, and once without writable folders"
     )
+    assert "ok: it copies the models: True" in proved.stdout

@@ -1,6 +1,7 @@
 """`weir fetch` with KServe's storage library: local files, a web server and an S3 server."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
@@ -30,12 +31,13 @@ pytest.importorskip("kserve_storage", reason="installed by make test-ops")
 MODELS = {"lenet/1/model.onnx": b"lenet, first" * 100, "lenet/2/model.onnx": b"second" * 100}
 WEIR = Path(sys.executable).with_name("weir")
 ONE = b"one" * 100
+COMMIT = "c" * 40
 LIMIT_S = 120
 
 
 @dataclass
 class Web:
-    """Answers GET and HEAD; as S3 for paths of the bucket `bucket`."""
+    """Answers GET and HEAD; `bucket` is one of S3 and of Google Cloud, `o/name` one of the hub."""
 
     files: Mapping[str, bytes]
     # Set: answers wait for it after their first bytes.
@@ -57,25 +59,14 @@ def web(served: Web) -> Iterator[Web]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            query = parse_qs(parts.query)
-            name = parts.path.removeprefix("/")
-            if name.rstrip("/") == "bucket":
-                self._answer(200, _listing(served.files, query.get("prefix", [""])[0]), "text/xml")
-                return
-            content = served.files.get(name.removeprefix("bucket/"))
-            if content is None:
-                self._answer(404, b"", "text/plain")
-            else:
-                is_zip, is_tar = name.endswith(".zip"), name.endswith(".tar.gz")
-                kind = "zip" if is_zip else "gzip" if is_tar else "octet-stream"
-                self._answer(200, content, f"application/{kind}")
+            self._answer(*_answer(served.files, self.path))
 
         def _answer(self, status: int, content: bytes, kind: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(served.declared or len(content)))
             self.send_header("ETag", '"0"')
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
             self.end_headers()
             if self.command == "HEAD":
@@ -103,12 +94,37 @@ def web(served: Web) -> Iterator[Web]:
             thread.join()
 
 
-def _listing(files: Mapping[str, bytes], prefix: str) -> bytes:
+def _answer(files: Mapping[str, bytes], address: str) -> tuple[int, bytes, str]:
+    """Status, body and content type."""
+    parts = urlsplit(address)
+    path = unquote(parts.path).strip("/")
+    prefix = parse_qs(parts.query).get("prefix", [""])[0]
+    names = [name for name in sorted(files) if name.startswith(prefix)]
+    if path == "bucket":
+        return 200, _s3_listing(files, names), "text/xml"
+    listings = {
+        "storage/v1/b/bucket/o": {"items": [{"name": name} for name in names]},
+        "api/models/o/name/revision/main": {"id": "o/name", "sha": COMMIT, "siblings": []},
+        f"api/models/o/name/tree/{COMMIT}": [
+            {"type": "file", "path": name, "size": len(files[name]), "oid": "0"} for name in names
+        ],
+    }
+    if path in listings:
+        return 200, json.dumps(listings[path]).encode(), "application/json"
+    for start in ("bucket/", "download/storage/v1/b/bucket/o/", f"o/name/resolve/{COMMIT}/"):
+        path = path.removeprefix(start)
+    if path not in files:
+        return 404, b"", "text/plain"
+    kinds = {"zip": "application/zip", "gz": "application/gzip"}
+    kind = kinds.get(path.rpartition(".")[2], "application/octet-stream")
+    return 200, files[path], kind
+
+
+def _s3_listing(files: Mapping[str, bytes], names: list[str]) -> bytes:
     entries = "".join(
-        f"<Contents><Key>{escape(name)}</Key><Size>{len(content)}</Size>"
+        f"<Contents><Key>{escape(name)}</Key><Size>{len(files[name])}</Size>"
         '<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"0"</ETag></Contents>'
-        for name, content in sorted(files.items())
-        if name.startswith(prefix)
+        for name in names
     )
     text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
     return text.encode()
@@ -148,6 +164,9 @@ def environment(served: Web | None = None) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "STORAGE_EMULATOR_HOST": served.url,
+        "HF_ENDPOINT": served.url,
+        "HF_HUB_DISABLE_XET": "1",
     }
 
 
@@ -206,11 +225,11 @@ def test_file_of_a_web_server_lies_in_the_folder(storage: Web, tmp_path: Path) -
     assert content(tmp_path) == {"lenet/1/model.onnx": ONE}
 
 
-@pytest.mark.parametrize("slash", ["", "/"], ids=["plain", "slash"])
+@pytest.mark.parametrize("uri", ["s3://bucket/models", "s3://bucket/models/", "gs://bucket/models"])
 def test_folder_of_a_bucket_is_copied_without_its_neighbours(
-    slash: str, storage: Web, tmp_path: Path
+    uri: str, storage: Web, tmp_path: Path
 ) -> None:
-    done = fetch(f"s3://bucket/models{slash}", "--to", tmp_path / "models", served=storage)
+    done = fetch(uri, "--to", tmp_path / "models", served=storage)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert content(tmp_path / "models") == MODELS
@@ -221,6 +240,15 @@ def test_file_of_a_bucket_is_copied(storage: Web, tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert content(tmp_path / "one") == {"model.onnx": ONE}
+
+
+def test_model_of_the_hub_is_copied(storage: Web, tmp_path: Path) -> None:
+    storage.files = {"model.onnx": ONE, "onnx/small.onnx": ONE * 2}
+
+    done = fetch("hf://o/name", "--to", tmp_path / "name" / "1", served=storage)
+
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path) == {f"name/1/{name}": data for name, data in storage.files.items()}
 
 
 @pytest.mark.parametrize(

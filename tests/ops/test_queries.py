@@ -12,6 +12,10 @@ from tools.dashboards.grafana_json import FOLDER
 
 pytestmark = pytest.mark.ops
 
+yaml = pytest.importorskip("yaml", reason="installed by make test-ops")
+
+SCALING = Path(__file__).parents[2] / "deploy" / "kubernetes" / "components"
+
 
 def test_every_query_of_every_panel_returns_data(watched: Prometheus) -> None:
     problems = list(empty_panels(FOLDER, watched))
@@ -96,3 +100,26 @@ def test_only_the_expected_alerts_fire(watched: Prometheus) -> None:
     assert alerts["WeirGoldenMismatch"] == {"mismatch"}
     assert alerts["WeirModelFailed"] == {"broken", "mismatch"}
     assert not {"WeirDown", "WeirVersionFailed", "WeirQueueFilling"} & set(alerts)
+
+
+def test_autoscalers_of_kubernetes_ask_for_the_waiting_rows_of_a_server(
+    watched: Prometheus,
+) -> None:
+    rule = yaml.safe_load((SCALING / "scaling-hpa" / "prometheus-adapter-rule.yaml").read_text())
+    (metric,) = rule["rules"]["custom"]
+    keda = yaml.safe_load((SCALING / "scaling-keda" / "autoscaler.yaml").read_text())
+    (trigger,) = keda["spec"]["triggers"]
+    # What prometheus-adapter fills in. A pod's labels come from Kubernetes; here is one server.
+    query = metric["metricsQuery"]
+    for name, value in (
+        ("GroupBy", "instance"),
+        ("Series", metric["name"]["as"]),
+        ("LabelMatchers", 'job="weir"'),
+    ):
+        query = query.replace(f"<<.{name}>>", value)
+    models = watched.query("count(weir_queue_rows)")
+
+    assert len(watched.query(query)) == 1
+    of_all = trigger["metadata"]["query"].replace('namespace="weir"', 'job="weir"')
+    assert len(watched.query(of_all)) == 1
+    assert models > [1], "one number for several models"
