@@ -161,9 +161,10 @@ class CompletionQueueTransport:
         self._is_stopping = True
         with self._shutdown_lock:
             self._server.shutdown(self._queue, _SHUT_DOWN)
-            if not is_drained:
+        if not is_drained or not self._stopped.wait(1.0):
+            with self._shutdown_lock:
                 self._server.cancel_all_calls()
-        self._stopped.wait(1.0)
+            self._stopped.wait(1.0)
         self._thread.join(1.0)
         return is_drained
 
