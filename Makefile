@@ -48,7 +48,7 @@ define install-missing
 	fi
 endef
 
-# Dashboards and rules against a real Prometheus and a real server; servers behind a real Envoy; the image and the stack in real containers.
+# Dashboards and rules against a real Prometheus and a real server; servers behind a real Envoy; scoring on real Ray nodes; the image and the stack in real containers.
 test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain $(KUBERNETES)/installed
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops

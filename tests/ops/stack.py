@@ -59,9 +59,9 @@ def wait_for_rules(api: Prometheus) -> None:
         wait_until(partial(_are_evaluated, api, asked_s), "the rules were not evaluated")
 
 
-def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
-    """Poll until the condition holds; fail the test after `PATIENCE_S`."""
-    end_s = time.monotonic() + PATIENCE_S
+def wait_until(is_so: Callable[[], bool], otherwise: str, patience_s: float = PATIENCE_S) -> None:
+    """Poll until the condition holds; fail the test after `patience_s`."""
+    end_s = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < end_s, otherwise
         time.sleep(0.05)

@@ -134,7 +134,6 @@ def score(
     `error`. A run that was stopped goes on with --resume, and its output is the same.
     """
     number, count = _read_shard(shard)
-    named = _read_columns(columns or [])
     if out.suffix.lower() != ".parquet":
         raise UsageError(f"--out: expected a name that ends in .parquet, got {out}")
     is_remote = _is_served(model, server)
@@ -143,8 +142,10 @@ def score(
             "--batch-rows, --custom-operators: expected a path, got a model of a server"
         )
 
+    from weir.score.binding import bind, parse_columns  # noqa: PLC0415
     from weir.score.source import PicturesSource, open_source  # noqa: PLC0415
 
+    named = parse_columns(columns or ())
     rows = open_source(source)
     kept = list(keep or ())
     if isinstance(rows, PicturesSource) and "file" not in kept:
@@ -157,7 +158,6 @@ def score(
         _run(scorer, binding, rows, out, keep=kept, shard=(number, count), resume=resume)
 
     if is_remote:
-        from weir.score.binding import bind  # noqa: PLC0415
         from weir.score.remote_model import connect as connect_model  # noqa: PLC0415
 
         with connect(server, timeout) as client, suggest_models(client, model):
@@ -177,7 +177,6 @@ def score(
     if version:
         raise UsageError("--version: give the version's directory, or --target")
 
-    from weir.score.binding import bind  # noqa: PLC0415
     from weir.score.local_model import load  # noqa: PLC0415
     from weir.server.runtime.cores import usable_cores  # noqa: PLC0415
 
@@ -323,18 +322,6 @@ def _read_shard(text: str) -> tuple[int, int]:
     if not 1 <= number <= count:
         raise UsageError(f"--shard: expected I/N with I from 1 to N, such as 3/8, got {text!r}")
     return number, count
-
-
-def _read_columns(texts: Sequence[str]) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for text in (each for given in texts for each in given.split(",")):
-        name, equals, column = text.partition("=")
-        if not (name and equals and column):
-            raise UsageError(f"--columns: expected INPUT=COLUMN, got {text!r}")
-        if name in named:
-            raise UsageError(f"--columns: expected {name} once, got it twice")
-        named[name] = column
-    return named
 
 
 if __name__ == "__main__":

@@ -55,6 +55,23 @@ class Binding:
     types: Mapping[str, pa.DataType | None]
 
 
+def parse_columns(texts: Sequence[str]) -> dict[str, str]:
+    """The columns by name of `--columns INPUT=COLUMN`, which may be repeated or have commas.
+
+    Raises:
+        UsageError: another form, or the same name twice.
+    """
+    named: dict[str, str] = {}
+    for text in (each for given in texts for each in given.split(",")):
+        name, equals, column = text.partition("=")
+        if not (name and equals and column):
+            raise UsageError(f"--columns: expected INPUT=COLUMN, got {text!r}")
+        if name in named:
+            raise UsageError(f"--columns: expected {name} once, got it twice")
+        named[name] = column
+    return named
+
+
 def bind(model: ModelInputs, source: Source, named: Mapping[str, str]) -> Binding:
     """The columns of a source for a model.
 

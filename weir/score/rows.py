@@ -86,11 +86,17 @@ def one_array(part: Part, column: str) -> pa.Array:
 
 
 def assemble(
-    part: Part, errors: Mapping[int, str], scores: Sequence[Scores], schema: pa.Schema
+    prepared: PreparedPart, scores: Sequence[Scores], schema: pa.Schema, keep: Sequence[str]
 ) -> pa.Table:
-    """The scores of a part in the order of its rows; those without scores are null."""
-    rows = part.table.num_rows
-    found = {**errors}
+    """The scores of a part in the order of its rows; those without scores are null.
+
+    Args:
+        schema: of the columns of the scores.
+        keep: columns of the part that go before them.
+    """
+    table = prepared.part.table
+    rows = table.num_rows
+    found = {**prepared.errors}
     for each in scores:
         found |= each.errors
     positions = [position for each in scores for position in each.positions]
@@ -106,6 +112,18 @@ def assemble(
         column = pa.concat_arrays(arrays) if arrays else pa.array([], kind)
         columns.append(column if order is None else column.take(order))
     messages = pa.array([found.get(position) for position in range(rows)], pa.string())
+    kept = [table.column(name) for name in keep]
+    kinds = [(name, column.type) for name, column in zip(keep, kept, strict=True)]
     return pa.Table.from_arrays(
-        [*columns, messages], schema=schema.append(pa.field(ERROR, pa.string()))
+        [*kept, *columns, messages], schema=pa.schema([*kinds, *schema, (ERROR, pa.string())])
     )
+
+
+def score_table(scorer: Scorer, table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
+    """The kept columns and the scores of a table, in the order of its rows; in this thread.
+
+    Args:
+        table: the columns that the scorer reads, and those to keep.
+    """
+    prepared = scorer.prepare(Part(0, table))
+    return assemble(prepared, [batch.score() for batch in prepared.batches], scorer.schema, keep)

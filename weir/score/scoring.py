@@ -89,7 +89,7 @@ def score(
     done = [at for at in starts if files.has(at)]
     resumed = sum(min(scorer.part_rows, stop - at) for at in done)
     advance(resumed)
-    run = _Run(scorer, files, list(kept), schema, advance)
+    run = _Run(scorer, files, keep, advance)
     wanted = {**columns, **{name: None for name in keep if name not in columns}}
     with _quick_switches(), ThreadPoolExecutor(scorer.parallel, "weir-score") as pool:
         running: deque[_Running] = deque()
@@ -131,16 +131,14 @@ class _Run:
     scorer: Scorer
     files: PartFiles
     keep: Sequence[str]
-    schema: pa.Schema
     advance: Callable[[int], None]
 
     def write(self, running: _Running) -> None:
         """Wait for a part and write its scores."""
         part = running.prepared.part
         scores = [future.result() for future in running.futures]
-        table = assemble(part, running.prepared.errors, scores, self.scorer.schema)
-        columns = [*(part.table.column(name) for name in self.keep), *table.columns]
-        self.files.write(part.start, pa.Table.from_arrays(columns, schema=self.schema))
+        table = assemble(running.prepared, scores, self.scorer.schema, self.keep)
+        self.files.write(part.start, table)
         self.advance(part.table.num_rows)
 
 

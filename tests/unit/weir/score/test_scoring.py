@@ -14,7 +14,7 @@ import pytest
 from weir.client.errors import ResourceExhausted, UsageError
 from weir.score import remote_model, scoring
 from weir.score.batching import cut_by_length, score_rows
-from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array
+from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, score_table
 from weir.score.source import Source, open_source
 from weir.server.scheduling.batching import BatchPolicy
 
@@ -68,6 +68,14 @@ def test_rows_come_in_their_order(part_rows: int, source: Source, tmp_path: Path
 
     assert scored == scoring.Scored(rows=ROWS, resumed=0, errors=0)
     assert pq.read_table(tmp_path / "o.parquet")["twice"].to_pylist() == list(range(0, 2 * ROWS, 2))
+
+
+def test_a_table_is_scored_in_its_order_with_the_kept_columns() -> None:
+    table = pa.table({"n": [3, 1, 2], "id": ["a", "b", None]})
+
+    scored = score_table(Doubling(), table, ["id"])
+
+    assert scored.to_pydict() == {"id": ["a", "b", None], "twice": [6, 2, 4], "error": [None] * 3}
 
 
 def test_parts_of_one_batch_keep_every_thread_at_work(source: Source, tmp_path: Path) -> None:
