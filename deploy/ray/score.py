@@ -3,10 +3,14 @@
     python deploy/ray/score.py MODEL --in FOLDER --out FOLDER --keep id
 
 Rules:
-- Every node has Weir (extra `score`), and finds MODEL, --in and --out under the same path.
-- An actor is a process with one session, which scores one batch at a time on one thread.
-- Each row is written once, whatever nodes die. Ray repeats the tasks of a dead node; the name of a
-  file depends on its task alone, so a repeated task replaces the file that it wrote before.
+- Every node has Weir (extra `score`), `ray[data]` and aiohttp.
+- MODEL, --in and --out have the same path on every node.
+- An actor is a process with one session, which scores one batch at a time on one thread of a CPU.
+- Files are read and written by tasks that need a CPU too. If the CPUs that are left after a node
+  died do not hold the actors and a task, the run waits for another node.
+- Each row is written once, whatever nodes die besides the head and the one that runs this script.
+  Ray repeats the tasks of a dead node. The name of a file depends on its task alone, so a repeated
+  task replaces the file that it wrote before.
 - The order of the rows is kept: that of the files by name.
 - The rows are in OUT.parts until the last one is there. A run that failed starts anew, with another
   --out or without the folder.
