@@ -30,8 +30,11 @@ Option: TypeAlias = tuple[str, str | int]
 _URL = re.compile(r"(https?|grpcs?)://(.*)", re.IGNORECASE)
 _DNS = re.compile(r"dns:", re.IGNORECASE)
 # gRPC's own list: `ipv4:HOST:PORT,HOST:PORT`.
-_ADDRESSES = re.compile(r"(ipv4|ipv6):(?=.*,)", re.IGNORECASE)
+_ADDRESSES = re.compile(r"\A\s*(ipv4|ipv6):(?=.*,)", re.IGNORECASE)
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s/:\[\]]+):(\d{1,5})")
+
+# `getaddrinfo` takes a larger one modulo 2**16.
+_MAX_PORT = 65_535
 
 # Of gRPC core, which makes no more attempts than 5.
 _RETRIES = {
@@ -119,7 +122,7 @@ def addresses_of(servers: Servers) -> tuple[str, ...]:
                 f"target: expected HOST:PORT such as {found[2].partition('/')[0]}, got {part!r}"
             )
     # gRPC knows other forms of a single target.
-    if not parts or (len(parts) > 1 and not all(map(_HOST_PORT.fullmatch, parts))):
+    if not parts or (len(parts) > 1 and not all(map(_is_host_port, parts))):
         raise UsageError(f"target: expected HOST:PORT of each server, got {servers!r}")
     return tuple(dict.fromkeys(parts))
 
@@ -129,8 +132,9 @@ def certificate_name(target: Target, server_name: str | None) -> str:
     hosts = dict.fromkeys(_HOST_PORT.sub(r"\1", address) for address in target.addresses)
     if server_name is None and len(hosts) > 1:
         raise UsageError(
-            "tls: expected the one name that the certificates of all servers have "
-            f"(--server-name), since the hosts of the target differ: {', '.join(hosts)}"
+            "tls: expected the one name that the certificates of all servers have (--server-name, "
+            "or tls=Tls(server_name=…) in place of credentials), since the hosts of the target "
+            f"differ: {', '.join(hosts)}"
         )
     return server_name or target.addresses[0]
 
@@ -168,6 +172,11 @@ def channel_options(
         # Otherwise the whole list would be the authority.
         options.append(("grpc.default_authority", authority))
     return options
+
+
+def _is_host_port(text: str) -> bool:
+    found = _HOST_PORT.fullmatch(text)
+    return found is not None and int(found[2]) <= _MAX_PORT
 
 
 def _service_config(*, checks_health: bool) -> str:

@@ -228,7 +228,7 @@ def test_name_that_grpc_resolves_is_balanced(text: str) -> None:
 def test_names_in_a_list_are_resolved_when_the_client_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = {"a": ["10.0.0.1", "10.0.0.2"], "b": ["10.0.0.3"]}
+    known = {"a": ["10.0.0.1", "10.0.0.2"], "b": ["10.0.0.3"], "host-ipv4": ["10.0.0.4"]}
 
     def getaddrinfo(host: str, port: str, **_: object) -> list[object]:
         if host not in known:
@@ -238,6 +238,7 @@ def test_names_in_a_list_are_resolved_when_the_client_is_made(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
     assert balancing.parse("a:1,b:2").uri == "ipv4:10.0.0.1:1,10.0.0.2:1,10.0.0.3:2"
+    assert balancing.parse("host-ipv4:1,b:2").uri == "ipv4:10.0.0.4:1,10.0.0.3:2"
     with pytest.raises(weir.Unreachable, match="no server answers at c:3: Name or service"):
         weir.Client(["a:1", "c:3"])
 
@@ -245,7 +246,16 @@ def test_names_in_a_list_are_resolved_when_the_client_is_made(
 @pytest.mark.parametrize("kind", [weir.Client, weir.AsyncClient])
 @pytest.mark.parametrize(
     "servers",
-    ["a:1,", "a:1,b", ["a:1", "dns:///b:2"], ["a:1", "b:http"], [], "a:1,unix:/b", ["a:1", ""]],
+    [
+        "a:1,",
+        "a:1,b",
+        ["a:1", "dns:///b:2"],
+        ["a:1", "b:http"],
+        "a:1,b:65536",
+        [],
+        "a:1,unix:/b",
+        ["a:1", ""],
+    ],
 )
 def test_list_of_anything_else_is_refused(
     kind: type[weir.Client], servers: balancing.Servers
@@ -518,7 +528,9 @@ def test_certificate_of_another_name_is_rejected(serve: Serve, authority: Author
 def test_servers_of_several_hosts_need_the_name_of_their_certificates(
     given: dict[str, Any],
 ) -> None:
-    with pytest.raises(weir.UsageError, match=r"--server-name.*127\.0\.0\.1, 127\.0\.0\.2"):
+    with pytest.raises(
+        weir.UsageError, match=r"--server-name, or tls=Tls.*127\.0\.0\.1, 127\.0\.0\.2"
+    ):
         weir.Client(["127.0.0.1:1", "127.0.0.2:1"], **given)
 
 
