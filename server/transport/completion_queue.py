@@ -178,9 +178,12 @@ class CompletionQueueTransport:
         return self._open_calls.refuse_waiting(error, methods)
 
     def _request_call(self) -> None:
-        # Another thread may shut the server down meanwhile: grpcio then raises this.
-        with suppress(ValueError):
+        try:
             self._server.request_call(self._queue, self._queue, _NEW_CALL)
+        except ValueError:
+            # Another thread may shut the server down meanwhile: grpcio then raises this.
+            if not self._is_stopping:
+                raise
 
     def _run(self) -> None:
         wakeups, clock, io = self._wakeups, time.monotonic, self.io

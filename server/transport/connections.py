@@ -93,8 +93,10 @@ class Connections:
 
         A call that crosses this on the wire ends with UNAVAILABLE at its client, since the
         connection is lost. Core's own shutdown would let it in and end it with CANCELLED, which
-        clients take for their own doing and do not retry.
+        clients take for their own doing and do not retry. Before `start` it closes nothing.
         """
+        if not self._port:
+            return
         # In this order: a client whose connection is lost connects again at once.
         for address, found in _sockets(self._port):
             with found, suppress(OSError):
@@ -235,16 +237,19 @@ def _sockets(port: int) -> Iterator[tuple[Address | None, socket.socket]]:
             try:
                 is_ours = (
                     found.family in (socket.AF_INET, socket.AF_INET6)
+                    and found.type == socket.SOCK_STREAM
                     and found.getsockname()[1] == port
                 )
-                peer = found.getpeername() if is_ours else None
-            except OSError:  # it listens
-                yield None, found
-                continue
-            if peer is None:
+                if not is_ours:
+                    found.close()
+                    continue
+                # Not by the lack of a peer: a connection that was reset has none either.
+                is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                peer = None if is_listening else found.getpeername()
+            except OSError:
                 found.close()
-                continue
-            yield (_plain(peer[0]), peer[1]), found
+                raise
+            yield (None if peer is None else (_plain(peer[0]), peer[1])), found
 
 
 def default_max_connections() -> int:

@@ -67,6 +67,11 @@ class Pair:
         self.peer = f"{kind}:[{host}]:{self.client.getsockname()[1]}"
 
 
+def listening_port(stack: ExitStack) -> int:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    return int(listener.getsockname()[1])
+
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -149,6 +154,31 @@ def test_end_leaves_a_connection_that_holds_an_answer_back(pair: Pair) -> None:
         assert time.monotonic() < end_s
         pair.client.recv(65_536)
     assert pair.accepted.send(b"the rest") == 8
+
+
+def test_end_before_a_start_touches_no_socket(pair: Pair, stack: ExitStack) -> None:
+    unbound = stack.enter_context(socket.socket())
+    unbound.settimeout(WAIT_S)
+
+    Connections(LIMIT).end()
+
+    unbound.connect(("127.0.0.1", listening_port(stack)))
+    unbound.sendall(b"x")
+    pair.client.sendall(b"x")
+    assert pair.accepted.recv(1) == b"x"
+
+
+def test_end_leaves_datagrams_to_a_port_of_the_same_number(pair: Pair, stack: ExitStack) -> None:
+    receiver = stack.enter_context(socket.socket(pair.accepted.family, socket.SOCK_DGRAM))
+    receiver.settimeout(WAIT_S)
+    receiver.bind(pair.address)
+    connections = Connections(LIMIT)
+    connections.start(pair.port)
+
+    connections.end()
+
+    receiver.sendto(b"x", pair.address)
+    assert receiver.recv(1) == b"x"
 
 
 def test_looking_at_connections_leaves_no_descriptor(pair: Pair) -> None:
