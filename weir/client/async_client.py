@@ -24,9 +24,9 @@ from weir.protocol import inference_pb2 as pb
 class AsyncClient:
     """An asyncio client of the Open Inference Protocol; close it, or use it in an `async with`.
 
-    Arguments, errors and deadlines are those of `weir.Client`. The constructor resolves the names of
-    a list of servers, and blocks the event loop until the DNS has answered; addresses and
-    `dns:///HOST:PORT` take no such lookup.
+    Arguments, errors and deadlines are those of `weir.Client`. The constructor resolves the names
+    of a list of servers, and blocks the event loop until the DNS answers. Addresses and
+    `dns:///HOST:PORT` need no such lookup.
     """
 
     def __init__(

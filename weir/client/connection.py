@@ -88,22 +88,24 @@ class CallContext:
                     "token: expected TLS (--tls) to another machine, got plaintext to "
                     f"{self.target.text}; tls=False (--no-tls) sends it all the same"
                 )
-            self._send_token(token, token_file)
+            if token is not None:
+                self._send_token(authorization(token, "token"))
+            if token_file is not None:
+                self._send_token(TokenFile(token_file))
         elif has_header:
             # gRPC's own health checks would not carry it.
             self._checks_health = False
 
-    def _send_token(self, token: str | None, token_file: StrPath | None) -> None:
+    def _send_token(self, token: tuple[str, str] | TokenFile) -> None:
         """Send a token with each call, and with gRPC's own health checks if there is TLS."""
-        file = None if token_file is None else TokenFile(token_file)
-        sent = None if token is None else authorization(token, "token")
         if self.target.is_balanced and self.credentials is not None:
-            self.credentials = with_token(self.credentials, sent or file)
+            self.credentials = with_token(self.credentials, token)
             return
         self._checks_health = False
-        self._token_file = file
-        if sent is not None:
-            self._metadata += (sent,)
+        if isinstance(token, TokenFile):
+            self._token_file = token
+        else:
+            self._metadata += (token,)
 
     def options(self, timeout_s: float | None = None) -> "CallOptions":
         """A call's arguments to gRPC; its own timeout goes before the client's."""

@@ -102,7 +102,7 @@ def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 def with_token(
-    credentials: grpc.ChannelCredentials, token: tuple[str, str] | TokenFile | None
+    credentials: grpc.ChannelCredentials, token: tuple[str, str] | TokenFile
 ) -> grpc.ChannelCredentials:
     """Credentials that send a token with each call, and with gRPC's own health checks.
 
@@ -115,7 +115,7 @@ def with_token(
 
 
 class _TokenPlugin(grpc.AuthMetadataPlugin):
-    def __init__(self, token: tuple[str, str] | TokenFile | None) -> None:
+    def __init__(self, token: tuple[str, str] | TokenFile) -> None:
         self._token = token
 
     def __call__(
@@ -124,8 +124,7 @@ class _TokenPlugin(grpc.AuthMetadataPlugin):
         callback: grpc.AuthMetadataPluginCallback,
     ) -> None:
         token = self._token
-        header = token.header() if isinstance(token, TokenFile) else token
-        callback(() if header is None else (header,), None)
+        callback((token.header() if isinstance(token, TokenFile) else token,), None)
 
 
 def _read_pem(argument: str, path: StrPath) -> bytes:
