@@ -11,13 +11,14 @@ import typer
 from weir.cli.error_hints import connect
 from weir.cli.options import ServerOptions, Timeout, takes_server
 from weir.client import defaults
-from weir.client.errors import NotFound, Unavailable, Unimplemented, UsageError
+from weir.client.errors import CallError, NotFound, Unavailable, Unimplemented, UsageError
 
 if TYPE_CHECKING:
     from weir.client.client import Client
 
 _UNKNOWN = "SERVICE_UNKNOWN"
 _UNREACHABLE = "UNREACHABLE"
+_FAILED = "FAILED"
 _INDENT = " " * 11
 
 
@@ -41,7 +42,8 @@ def health(
 ) -> None:
     """Print the health of a server or a model; with several addresses, of each.
 
-    Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown.
+    Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown
+    or the call is refused.
     """
     from weir.client.balancing import addresses_of
 
@@ -68,21 +70,24 @@ def _each(server: ServerOptions, addresses: Sequence[str], service: str, timeout
     """Print the health at each address; the exit code of the worst."""
     code = 0
     for address in addresses:
-        with connect(replace(server, target=address), timeout_s) as client:
-            (status,) = _statuses(client, service, watch=False)
+        try:
+            with connect(replace(server, target=address), timeout_s) as client:
+                (status,) = _statuses(client, service, watch=False)
+        except CallError as error:
+            status = f"{_FAILED}: {error}"
         typer.echo(f"{address}  {status}")
         code = max(code, _exit_code(status))
     return code
 
 
 def _exit_code(status: str) -> int:
-    return {"SERVING": 0, _UNKNOWN: 1}.get(status, 3)
+    if status == "SERVING":
+        return 0
+    return 1 if status.startswith((_UNKNOWN, _FAILED)) else 3
 
 
 def _reason(client: "Client") -> str:
     """Why a server does not serve, as a line; empty if its models do not say it."""
-    from weir.client.errors import CallError
-
     try:
         states = {each.state for model in client.models() for each in model.versions}
     except CallError:

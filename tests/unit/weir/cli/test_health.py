@@ -2,6 +2,7 @@ import pytest
 
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
+from tests.unit.weir.secure_server import serving
 from weir.protocol import models_pb2 as models_pb
 
 
@@ -30,6 +31,16 @@ def test_each_address_of_a_list_is_asked(weir: Weir, fake: FakeServer, nobody: s
     assert first == f"{fake.target}  SERVING" and second.startswith(f"{nobody}  UNREACHABLE")
     assert none.code == 3 and none.out.splitlines()[1] == f"{fake.target}  NOT_SERVING"
     assert watched.code == 2 and "expected one server" in watched.err
+
+
+def test_address_that_refuses_the_call_hides_no_other(weir: Weir, fake: FakeServer) -> None:
+    with serving(tokens={"t0ken"}) as guarded:
+        done = weir("health", "--target", f"{guarded.target},{fake.target}")
+
+    first, second = done.out.splitlines()
+    assert done.code == 1
+    assert first.startswith(f"{guarded.target}  FAILED: authorization: expected a known bearer")
+    assert second == f"{fake.target}  SERVING"
 
 
 def test_a_watch_prints_each_change_and_ends_with_the_last(weir: Weir, fake: FakeServer) -> None:
