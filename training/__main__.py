@@ -200,29 +200,29 @@ def _train_in(
         prog = f"torchrun --nproc-per-node {group.world_size} -m weir.training"
     monitor = ConsoleMonitor(console)
 
-    def tell(text: str) -> None:
-        group.tell_once(lambda: errors.print(text))
+    def report(text: str) -> None:
+        group.report_once(lambda: errors.print(text))
 
     try:
         options = replace(options, changes=changes_of(options.recipe, settings))
         with monitor.signals():
             record = run_training(options, monitor, group)
     except InterruptedRunError as error:
-        tell(f"{error}; to go on:\n  {_resume_command(options, prog)}")
+        report(f"{error}; to go on:\n  {_resume_command(options, prog)}")
         return INTERRUPTED
     except KeyboardInterrupt:
-        tell(
+        report(
             "stopped at once; the checkpoint of the last epoch, if any, goes on with:\n"
             f"  {_resume_command(options, prog)}"
         )
         return INTERRUPTED
     except (TrainingError, OSError) as error:
-        tell(f"weir: {error}{_other_data(error, options)}")
+        report(f"weir: {error}{_other_data(error, options)}")
         return FAILED
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
-        tell("weir: another process of this run ended, so this one ends too")
+        report("weir: another process of this run ended, so this one ends too")
         return FAILED
     print_result(console, record, options.directory)
     return 0

@@ -7,8 +7,8 @@
   mean of the gradients of the processes, so each process weighs its loss by its share of the
   targets.
 - Every process decides alike, from sums over all: when to stop, which epoch is the best.
-- Process 0 alone writes files and prints. An expected failure is told once, by the process that
-  meets it first.
+- Process 0 alone writes files and prints. An expected failure is printed once, by the first
+  process that fails.
 
 Without torchrun there is one process, no process group and no communication.
 """
@@ -30,8 +30,8 @@ from weir.training.errors import DeviceError, DistributedError
 from weir.training.reproducibility import DeviceName, Purpose, choose_device, derive_seed
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-_FAILURES, _TOLD = "weir/failures", "weir/told"
-_TOLD_WITHIN = dt.timedelta(seconds=10)
+_FAILURES, _REPORTED = "weir/failures", "weir/reported"
+_REPORT_WAIT = dt.timedelta(seconds=10)
 """A process that fails later waits so long for the message of the first one."""
 
 Value = TypeVar("Value")
@@ -146,24 +146,24 @@ class ProcessGroup:
                     f"and {other} in process {rank}; give each machine the same files"
                 )
 
-    def tell_once(self, tell: Callable[[], None]) -> None:
-        """Call `tell` if no other process has told of a failure; else wait until it has.
+    def report_once(self, report: Callable[[], None]) -> None:
+        """Call `report` if no other process has reported a failure; else wait until it has.
 
-        A process that leaves first would have torchrun end the others before they have told.
+        A process that leaves first would have torchrun end the others before they have reported.
         """
         if self.store is None:
-            tell()
+            report()
             return
         try:
             if self.store.add(_FAILURES, 1) > 1:
-                self.store.wait([_TOLD], _TOLD_WITHIN)
+                self.store.wait([_REPORTED], _REPORT_WAIT)
                 return
         except RuntimeError:
             # The store, or the process that was first, is gone.
-            tell()
+            report()
             return
-        tell()
-        self.store.set(_TOLD, "1")
+        report()
+        self.store.set(_REPORTED, "1")
 
 
 ALONE = ProcessGroup()
@@ -195,6 +195,8 @@ def join(environment: Mapping[str, str]) -> Iterator[ProcessGroup]:
         address = ":".join(environment[name] for name in _ADDRESS)
         raise DistributedError(f"the other processes of {address}: {error}") from error
     yield ProcessGroup(rank, world_size, local_rank, store)
+    # Not in a `finally`: after an unexpected error the others may be inside a collective, for whose
+    # end NCCL would wait here. The process ends with its traceback, and torchrun ends the others.
     distributed.destroy_process_group()
 
 

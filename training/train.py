@@ -196,7 +196,7 @@ def run_training(
     recipe = _require_same_recipe(options, resumed.note.recipe) if resumed else _recipe_of(options)
     if options.log_gradients and not isinstance(recipe, SequenceRecipe):
         raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
-    experiment = prepare(recipe)
+    experiment = _prepare_in_turn(recipe, group)
     record = train_experiment(
         experiment, out, device, monitor, resumed, log=options.log, group=group
     )
@@ -263,6 +263,16 @@ def prepare(recipe: AnyRecipe) -> Experiment:
     if isinstance(recipe, Seq2SeqRecipe):
         return prepare_pairs(recipe)
     return prepare_sequences(recipe)
+
+
+def _prepare_in_turn(recipe: AnyRecipe, group: ProcessGroup) -> Experiment:
+    """As `prepare`, on each machine one process first: it alone downloads what is missing."""
+    if group.local_rank > 0:
+        group.barrier()
+    experiment = prepare(recipe)
+    if group.local_rank == 0:
+        group.barrier()
+    return experiment
 
 
 def train_experiment(

@@ -100,12 +100,12 @@ def test_batch_normalisation_is_refused_on_the_cpu() -> None:
         ProcessGroup(0, 2).synchronise_batch_norm(network, CPU)
 
 
-def test_a_failure_of_all_processes_is_told_once_before_any_leaves() -> None:
-    store, told, left = HashStore(), [], []
+def test_a_failure_of_all_processes_is_reported_once_before_any_leaves() -> None:
+    store, reported, left = HashStore(), [], []
 
     def fail(rank: int) -> None:
-        ProcessGroup(rank, 3, rank, store).tell_once(lambda: told.append(rank))
-        left.append(len(told))
+        ProcessGroup(rank, 3, rank, store).report_once(lambda: reported.append(rank))
+        left.append(len(reported))
 
     threads = [threading.Thread(target=fail, args=(rank,)) for rank in range(3)]
     for thread in threads:
@@ -113,7 +113,7 @@ def test_a_failure_of_all_processes_is_told_once_before_any_leaves() -> None:
     for thread in threads:
         thread.join()
 
-    assert len(told) == 1
+    assert len(reported) == 1
     assert left == [1, 1, 1]
 
 

@@ -15,6 +15,7 @@ from tests.helpers.sequence_files import write_labelled
 from tests.helpers.training import train
 from tests.unit.training.conftest import recipe_of_shapes, write_shapes
 from weir.training.data import load
+from weir.training.distributed import ProcessGroup
 from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
 from weir.training.images.experiment import load_data, load_model, prepare
@@ -225,6 +226,29 @@ def test_a_broken_run_is_named(run: Path, name: str, content: bytes | None, mess
 
     with pytest.raises(RunError, match=message):
         load_model(run)
+
+
+def test_first_process_of_a_machine_prepares_before_the_others(
+    shapes: Path, tmp_path: Path, silent: Callable[..., Monitor]
+) -> None:
+    """The first one may still have to download the data, which the others must not do too."""
+    elsewhere = tmp_path / "elsewhere"
+
+    class First(ProcessGroup):
+        def barrier(self) -> None:
+            if shapes.exists():
+                shapes.rename(elsewhere)
+
+    class Second(ProcessGroup):
+        def barrier(self) -> None:
+            if elsewhere.exists():
+                elsewhere.rename(shapes)
+
+    options = TrainingOptions("lenet5", str(shapes), changes={"epochs": 1})
+    run_training(replace(options, out=tmp_path / "first"), silent(), First())
+    assert elsewhere.exists()
+    run_training(replace(options, out=tmp_path / "second"), silent(), Second(local_rank=1))
+    assert shapes.exists()
 
 
 def test_data_that_changed_since_is_noticed(
