@@ -31,9 +31,10 @@ from ray.data import ActorPoolStrategy, DataContext, SaveMode
 from weir.client.errors import UsageError, WeirError
 from weir.score.binding import Binding, bind, parse_columns
 from weir.score.errors import ScoringFailed
-from weir.score.local_model import LoadedVersion, load
+from weir.score.local_model import LocalModel, load
 from weir.score.rows import ERROR, Scorer, score_table
-from weir.score.source import ParquetSource, open_source
+from weir.score.sources.form import open_source
+from weir.score.sources.parquet import ParquetSource
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -133,13 +134,11 @@ def score(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _load(model: Path, batch_rows: int | None) -> LoadedVersion:
+def _load(model: Path, batch_rows: int | None) -> LocalModel:
     return load(model, provider="cpu", batch_rows=batch_rows)
 
 
-def _scorer(
-    loaded: LoadedVersion, binding: Binding, outputs: Sequence[str], folder: Path
-) -> Scorer:
+def _scorer(loaded: LocalModel, binding: Binding, outputs: Sequence[str], folder: Path) -> Scorer:
     return loaded.scorer(binding, outputs=outputs, parallel=1, beam_width=1, folder=folder)
 
 

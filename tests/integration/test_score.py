@@ -19,7 +19,7 @@ from PIL import Image
 import weir
 from tests.helpers import onnx_models
 from tests.integration.harness import ANSWER_S, Server
-from weir.client.errors import UsageError, WeirError
+from weir.client.errors import Unreachable, UsageError, WeirError
 from weir.score.__main__ import main
 
 ROWS = 5000
@@ -226,6 +226,39 @@ def test_pictures_of_a_table(
     assert "null" in rows[3]["error"]
 
 
+def test_file_outside_the_folder_is_not_read(models: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(picture((255, 0, 0)))
+    (tmp_path / "table").mkdir()
+    names = ["../secret.png", str(tmp_path / "secret.png"), "/dev/zero", "missing.png", "."]
+    source = parquet(tmp_path / "table" / "x.parquet", picture=names)
+
+    code = main(
+        [str(models / "colours"), *f"--in {source} --out {out} --columns picture=picture".split()]
+    )
+
+    errors = pq.read_table(out)["error"].to_pylist()
+    assert code == 1
+    assert ["in the folder of the table" in error for error in errors] == [True] * 3 + [False] * 2
+    assert "got none" in errors[3] and "got none" in errors[4]
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["nothing", "WEIR_TARGET"])
+def test_path_goes_before_a_name(
+    variable: bool,  # noqa: FBT001 - of the parametrization
+    models: Path,
+    tmp_path: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if variable:
+        monkeypatch.setenv("WEIR_TARGET", "127.0.0.1:1")
+    monkeypatch.chdir(models)
+
+    assert len(score("affine", npz(tmp_path / "x.npz"), out)) == ROWS
+    with pytest.raises(Unreachable):
+        score("affine", npz(tmp_path / "x.npz"), tmp_path / "o.parquet", "--target", "127.0.0.1:1")
+
+
 def texts(path: Path) -> list[str]:
     lines = [" ".join(WORDS[n % 4 - k] for k in range(1 + n % 3)) for n in range(200)]
     lines[20] = ""
@@ -375,8 +408,9 @@ def test_resume_needs_the_same_run(models: Path, tmp_path: Path, out: Path) -> N
 
     (parts / "run.json").unlink()
     assert main(arguments) == 0
+    assert main(arguments) == 0
     with pytest.raises(UsageError, match="expected no such file"):
-        main(arguments)
+        main(arguments[:-1])
 
 
 @pytest.mark.parametrize(

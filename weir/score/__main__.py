@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from weir.score.binding import Binding
     from weir.score.rows import Scorer
     from weir.score.scoring import Scored
-    from weir.score.source import Source
+    from weir.score.sources.base import Source
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.
 
 @takes_server
 def score(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -136,14 +137,18 @@ def score(
     number, count = _read_shard(shard)
     if out.suffix.lower() != ".parquet":
         raise UsageError(f"--out: expected a name that ends in .parquet, got {out}")
-    is_remote = _is_served(model, server)
+    source_of_target = context.get_parameter_source("target")
+    is_remote = _is_served(
+        model, has_target=source_of_target is not None and source_of_target.name == "COMMANDLINE"
+    )
     if is_remote and (batch_rows or custom_operators):
         raise UsageError(
             "--batch-rows, --custom-operators: expected a path, got a model of a server"
         )
 
     from weir.score.binding import bind, parse_columns  # noqa: PLC0415
-    from weir.score.source import PicturesSource, open_source  # noqa: PLC0415
+    from weir.score.sources.form import open_source  # noqa: PLC0415
+    from weir.score.sources.pictures import PicturesSource  # noqa: PLC0415
 
     named = parse_columns(columns or ())
     rows = open_source(source)
@@ -219,7 +224,7 @@ def _run(
                 scorer,
                 source,
                 out,
-                columns=binding.types,
+                binding=binding,
                 keep=keep,
                 shard=shard,
                 resume=resume,
@@ -305,9 +310,9 @@ def _signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _is_served(model: str, server: ServerOptions) -> bool:
-    """Whether the model is the name of a server's; a path goes before a name."""
-    if server.target != defaults.TARGET:
+def _is_served(model: str, *, has_target: bool) -> bool:
+    """Whether the model is the name of a server's: with --target, or if no such path exists."""
+    if has_target:
         return True
     if Path(model).exists():
         return False

@@ -1,6 +1,7 @@
 """Batches: rows of similar lengths together, and a failed batch row by row. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -16,22 +17,38 @@ Run = Callable[[slice], Mapping[str, pa.Array]]
 """The columns of some of a batch's rows."""
 
 
-def score_rows(positions: Sequence[int], failures: tuple[type[Exception], ...], run: Run) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """What a batch's run may raise.
+
+    Attributes:
+        refused: for rows that cannot be scored.
+        failed: for a reason that may be the rows' or not.
+    """
+
+    refused: tuple[type[Exception], ...]
+    failed: tuple[type[Exception], ...] = ()
+
+
+def score_rows(positions: Sequence[int], failures: Failures, run: Run) -> Scores:
     """Score rows together; if that fails, each alone, so that a row that fails harms no other.
 
-    Args:
-        failures: what `run` raises for rows that it cannot score.
+    Raises:
+        Exception: of `failures.failed`, if it is that of every one of several rows.
     """
     try:
         return Scores(positions, run(slice(0, len(positions))))
-    except failures as error:
+    except (*failures.refused, *failures.failed) as error:
         if len(positions) == 1:
             return Scores([], {}, {positions[0]: str(error)})
+        first = error
     alone = [
         score_rows([position], failures, partial(_at, run, index))
         for index, position in enumerate(positions)
     ]
     scored = [each for each in alone if each.positions]
+    if not scored and isinstance(first, failures.failed):
+        raise first
     names = list(scored[0].columns) if scored else []
     return Scores(
         [position for each in scored for position in each.positions],

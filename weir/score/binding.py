@@ -8,6 +8,7 @@ Columns are found by the names of the model's inputs, by `text` and `picture`, o
 their type; `--columns` names them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ import pyarrow.types as kinds
 
 from weir.client.errors import UsageError
 from weir.score import columns as cells
-from weir.score.source import PICTURE, TEXT, Source
+from weir.score.sources.base import Columns, Source
+from weir.score.sources.lines import TEXT
+from weir.score.sources.pictures import PICTURE
 from weir.server.runtime.signature import TensorSpec
 
 _BYTES = "bytes"
@@ -48,11 +51,13 @@ class Binding:
     Attributes:
         columns: by the name of a tensor, or by `text` or `picture`.
         types: of each column as it is read; None: as the source has it.
+        row_bytes: the mean size of a row of the source.
     """
 
     kind: Literal["tensors", "text", "picture"]
     columns: Mapping[str, str]
-    types: Mapping[str, pa.DataType | None]
+    types: Columns
+    row_bytes: int = 0
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
@@ -91,9 +96,11 @@ def bind(model: ModelInputs, source: Source, named: Mapping[str, str]) -> Bindin
         expected = [*specs, *([TEXT] * model.takes_texts), *([PICTURE] * model.takes_pictures)]
         raise UsageError(f"--columns {strays[0]}=…: expected one of {_listed(expected)}")
     if (text := _text_column(model, source, named)) is not None:
-        return Binding("text", {TEXT: text}, {text: _text_type(source.columns[text])})
+        types: Columns = {text: _text_type(source.columns[text])}
+        return Binding("text", {TEXT: text}, types, source.row_bytes)
     if (picture := _picture_column(model, source, named)) is not None:
-        return Binding("picture", {PICTURE: picture}, {picture: _picture_type(source, picture)})
+        types = {picture: _picture_type(source, picture)}
+        return Binding("picture", {PICTURE: picture}, types, source.row_bytes)
     return _bind_tensors(model, source, named)
 
 
@@ -121,12 +128,17 @@ def _bind_tensors(model: ModelInputs, source: Source, named: Mapping[str, str]) 
         if kind is not None:
             cells.check_column(spec.name, column, spec, kind)
         types[column] = kind or _json_type(spec)
-    return Binding("tensors", found, types)
+    return Binding("tensors", found, types, source.row_bytes)
 
 
 def _json_type(spec: TensorSpec) -> pa.DataType:
+    """The type of a JSON value: flat if the shape is fixed, since both forms are taken."""
     kind = cells.value_type(spec.datatype)
-    for _ in spec.axes[1:]:
+    own = spec.axes[1:]
+    fixed = [axis for axis in own if isinstance(axis, int)]
+    if len(own) > 1 and len(fixed) == len(own):
+        return pa.list_(kind, math.prod(fixed))
+    for _ in own:
         kind = pa.list_(kind)
     return kind
 
@@ -207,7 +219,7 @@ def read_picture(value: object, folder: Path) -> bytes:
     """The encoded picture of a cell, or of the file that it names.
 
     Args:
-        folder: that relative names start from.
+        folder: that names start from; files outside it are not read.
 
     Raises:
         ValueError: there is none.
@@ -218,8 +230,13 @@ def read_picture(value: object, folder: Path) -> bytes:
         return value
     if not isinstance(value, str):
         raise ValueError("expected a picture, got null")  # noqa: TRY004 - of a row, no bug
+    path = (folder / value).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{value}: expected a file in the folder of the table, or below it")
+    if not path.is_file():
+        raise ValueError(f"{value}: expected a file, got none")
     try:
-        return (folder / value).read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{value}: {error.strerror}") from None
 

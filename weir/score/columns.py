@@ -162,8 +162,9 @@ def cell(column: pa.Array, position: int, spec: TensorSpec, axes: Sequence[objec
     fixed = [axis for axis in axes if isinstance(axis, int)]
     if isinstance(value, bytes):
         if len(fixed) < len(axes) or len(value) != math.prod(fixed) * dtype.itemsize:
-            expected = "lists" if len(fixed) < len(axes) else math.prod(fixed) * dtype.itemsize
-            raise ValueError(f"expected {expected} bytes, got {len(value)}")
+            size = math.prod(fixed) * dtype.itemsize
+            expected = "lists" if len(fixed) < len(axes) else f"{size} bytes"
+            raise ValueError(f"expected {expected}, got {len(value)} bytes")
         array = np.frombuffer(value, dtype.newbyteorder("<"))
     else:
         array = _values(value, dtype)
@@ -180,7 +181,9 @@ def cell(column: pa.Array, position: int, spec: TensorSpec, axes: Sequence[objec
 def _values(value: object, dtype: np.dtype[Any]) -> Array:
     if dtype.kind == "O":
         texts = np.array(value, dtype=object)
-        encoded: Array = np.vectorize(lambda text: str(text).encode(), otypes=[object])(texts)
+        if not all(isinstance(text, str) for text in texts.reshape(-1).tolist()):
+            raise ValueError("expected texts, got others")
+        encoded: Array = np.vectorize(str.encode, otypes=[object])(texts)
         return encoded
     try:
         given = np.array(value)

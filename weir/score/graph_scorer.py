@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from weir.client.errors import UsageError
 from weir.protocol.datatypes import DATATYPES
 from weir.score import columns as cells
-from weir.score.batching import cut_by_length, score_rows
+from weir.score.batching import Failures, cut_by_length, score_rows
 from weir.score.binding import Binding, read_picture
 from weir.score.outputs import (
     PROBABILITIES,
@@ -31,16 +31,18 @@ from weir.score.outputs import (
     tensor_column,
     token_column,
 )
-from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array
-from weir.score.source import PICTURE, TEXT
+from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_rows
+from weir.score.sources.lines import TEXT
+from weir.score.sources.pictures import PICTURE
 from weir.score.texts import SORTED_ROWS, tokenized
-from weir.server.errors import ServerError
+from weir.server.errors import InvalidRequest, ServerError, Unsupported
 from weir.server.preprocessing import images
 from weir.server.preprocessing.tokenized_text import TokenizedText
 from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.runtime import collate
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.session import Session
+from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.runtime.signature import Fit, TensorSpec, forms_of
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.served_model import ServedModel
@@ -49,11 +51,10 @@ from weir.server.tasks.text import scored_output
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
 
-FAILURES = (ServerError, collate.RowCountError)
-"""What the rows of a batch may raise."""
+_FAILURES = Failures(
+    refused=(InvalidRequest, Unsupported, collate.RowCountError), failed=(ServerError,)
+)
 
-# The inputs of a part; a few parts are in memory at a time.
-_PART_BYTES = 16 << 20
 _MAX_PART_ROWS = 8192
 # Encoded pictures are in memory until they are scored.
 _PICTURE_ROWS = 512
@@ -97,20 +98,26 @@ class GraphScorer:
         self.part_rows = self._part_rows(rows)
         self.identity: Mapping[str, object] = {
             "model": digest,
+            "provider": session.provider,
+            "onnxruntime": onnxruntime_version(),
             "batch_rows": rows,
             "outputs": [each.name for each in self._columns],
         }
 
     def _part_rows(self, batch_rows: int) -> int:
-        if self._binding.kind == "text":
-            return SORTED_ROWS
+        """Rows of a part: as many as `PART_BYTES` hold, in whole batches."""
+        most, row_bytes = SORTED_ROWS, self._binding.row_bytes
+        sizes = [_row_bytes(spec) for spec in self._specs]
         if self._binding.kind == "picture":
-            return _whole(_PICTURE_ROWS, batch_rows)
-        fixed = [_row_bytes(spec) for spec in self._specs]
-        sizes = [size for size in fixed if size is not None]
-        if len(sizes) < len(fixed):
-            return SORTED_ROWS
-        return _whole(min(_MAX_PART_ROWS, _PART_BYTES // max(1, sum(sizes))), batch_rows)
+            most = _PICTURE_ROWS
+        elif self._binding.kind == "tensors" and None not in sizes:
+            most = _MAX_PART_ROWS
+            row_bytes = sum(size for size in sizes if size is not None)
+        rows = part_rows(most, row_bytes)
+        return rows - rows % batch_rows if rows > batch_rows else rows
+
+    def stop(self) -> None:
+        """Nothing waits."""
 
     def prepare(self, part: Part) -> PreparedPart:
         """Cut a part into batches."""
@@ -275,7 +282,7 @@ class BlockBatch:
 
     def score(self) -> Scores:
         """Score the rows."""
-        return score_rows(self.positions, FAILURES, self._score)
+        return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
@@ -295,7 +302,9 @@ class CellBatch:
     def score(self) -> Scores:
         """Score the rows."""
         return score_rows(
-            self.positions, FAILURES, lambda rows: build(self.columns, self.run(*self.inputs[rows]))
+            self.positions,
+            _FAILURES,
+            lambda rows: build(self.columns, self.run(*self.inputs[rows])),
         )
 
 
@@ -319,7 +328,7 @@ class PictureBatch:
         if not good:
             return Scores([], {}, errors)
         rows = np.stack(pixels)
-        scores = score_rows(good, FAILURES, lambda chosen: self.scorer.score_pixels(rows[chosen]))
+        scores = score_rows(good, _FAILURES, lambda chosen: self.scorer.score_pixels(rows[chosen]))
         return Scores(scores.positions, scores.columns, {**errors, **scores.errors})
 
 
@@ -335,7 +344,7 @@ class TextBatch:
 
     def score(self) -> Scores:
         """Score the texts."""
-        return score_rows(self.positions, FAILURES, self._score)
+        return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
         texts = self.texts[rows]
@@ -403,8 +412,3 @@ def _row_bytes(spec: TensorSpec) -> int | None:
     if len(own) < len(spec.axes[1:]) or spec.datatype == "BYTES" or not spec.has_shape:
         return None
     return math.prod(own) * DATATYPES[spec.datatype].dtype.itemsize
-
-
-def _whole(rows: int, batch_rows: int) -> int:
-    """The number of rows in whole batches, at least one."""
-    return max(batch_rows, rows - rows % batch_rows)

@@ -15,8 +15,8 @@ from weir.bundle.contract import FILE_NAME
 from weir.client.errors import UsageError
 from weir.score.binding import Binding, ModelInputs
 from weir.score.errors import ScoringFailed
+from weir.score.generation_scorer import GenerationScorer
 from weir.score.graph_scorer import GraphScorer
-from weir.score.pair_scorer import PairScorer
 from weir.score.rows import Scorer
 from weir.server.config import ModelSettings
 from weir.server.errors import ServerError
@@ -31,7 +31,7 @@ from weir.server.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedVersion:
+class LocalModel:
     """A verified version of a model.
 
     Attributes:
@@ -43,7 +43,7 @@ class LoadedVersion:
     digest: str
 
     @property
-    def pair(self) -> EncoderDecoderModel | None:
+    def encoder_decoder(self) -> EncoderDecoderModel | None:
         """The encoder-decoder, if it is one."""
         model = self.version.models[-1]
         return model if isinstance(model, EncoderDecoderModel) else None
@@ -60,7 +60,7 @@ class LoadedVersion:
         """What it can read."""
         graph = self.graph
         # An encoder-decoder scores texts only.
-        specs = [] if self.pair else [*graph.signature.inputs.values()]
+        specs = [] if self.encoder_decoder else [*graph.signature.inputs.values()]
         contract = graph.contract
         return ModelInputs(
             self.name,
@@ -72,7 +72,7 @@ class LoadedVersion:
 
     @property
     def _tokenizer(self) -> BundleTokenizer | None:
-        return self.pair.tokenizer if self.pair else self.graph.tokenizer
+        return self.encoder_decoder.tokenizer if self.encoder_decoder else self.graph.tokenizer
 
     def scorer(
         self,
@@ -89,9 +89,9 @@ class LoadedVersion:
             outputs: the names of the columns of the scores; empty: the default ones.
             folder: that relative names of pictures start from.
         """
-        if self.pair is not None:
-            return PairScorer(
-                self.pair,
+        if self.encoder_decoder is not None:
+            return GenerationScorer(
+                self.encoder_decoder,
                 self.digest,
                 binding,
                 outputs=outputs,
@@ -118,7 +118,7 @@ def load(
     provider: str = "auto",
     batch_rows: int | None = None,
     operator_library: str | None = None,
-) -> LoadedVersion:
+) -> LocalModel:
     """Load and verify the newest version at a path, or the version that the path is.
 
     Args:
@@ -147,7 +147,7 @@ def load(
             metrics=Metrics(CollectorRegistry()),
             operator_library=operator_library,
         )
-        return LoadedVersion(name, loader.verify(name, str(number), where), _digest(where))
+        return LocalModel(name, loader.verify(name, str(number), where), _digest(where))
     except ServerError as error:
         raise ScoringFailed(f"{path}: {error}") from error
 

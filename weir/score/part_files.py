@@ -1,8 +1,8 @@
 """Part files: the scores of a run that is not complete, and the one file that they become.
 
     scores.parquet.parts/
-      run.json          what the scores depend on
-      00000000.arrow    the scores of a part, by the number of its first row
+      run.json            what the scores depend on
+      000000000000.arrow  the scores of a part, by the number of its first row
     scores.parquet      written when all parts are there; then the folder is removed
 
 Rules:
@@ -15,7 +15,9 @@ Rules:
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 from weir.client.errors import UsageError
 from weir.score.errors import ScoringFailed
 
+_METADATA = b"weir.run"
 _FOLDER_SUFFIX = ".parts"
 _RUN_FILE = "run.json"
 _PART_SUFFIX = ".arrow"
@@ -33,53 +36,67 @@ _GROUP_BYTES = 32 << 20
 
 
 class PartFiles:
-    """The part files of one run.
+    """The part files of one run; one process at a time may write them.
 
     Args:
         out: the file to write in the end.
-        run: what the scores depend on.
+        run: what the scores depend on; the whole has it as metadata.
+        schema: of the whole, its last column that of errors.
     """
 
-    def __init__(self, out: Path, run: Mapping[str, object]) -> None:
+    def __init__(self, out: Path, run: Mapping[str, object], schema: pa.Schema) -> None:
         self.out = out
         self.folder = out.with_name(out.name + _FOLDER_SUFFIX)
         self._run = json.loads(json.dumps(run))
+        self._schema = schema
 
-    def open(self, *, resume: bool) -> None:
-        """Make the folder, or check that it is of the same run.
+    @contextmanager
+    def open(self, *, resume: bool) -> Iterator[bool]:
+        """Hold the folder of the parts; yields whether the whole is there already.
 
         Raises:
-            UsageError: there are scores already, or they are of another run.
+            UsageError: there are scores already, they are of another run, or another process
+                writes them.
         """
         if self.out.exists():
-            raise UsageError(f"--out: {self.out}: expected no such file, got one; remove it first")
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            _write(self.folder / _RUN_FILE, json.dumps(self._run, indent=2).encode() + b"\n")
+            if not resume:
+                raise UsageError(
+                    f"--out: {self.out}: expected no such file, got one; remove it first"
+                )
+            self._check(self.out, self._run_of_whole())
+            shutil.rmtree(self.folder, ignore_errors=True)
+            yield True
             return
-        if not resume:
+        if self.folder.exists() and not resume:
             raise UsageError(
                 f"--out: {self.folder} holds a run that is not complete: give --resume to go on, "
                 "or remove the folder"
             )
-        self._check_run()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder):
+            file = self.folder / _RUN_FILE
+            if not file.exists():
+                _write(file, json.dumps(self._run, indent=2).encode() + b"\n")
+            self._check(self.folder, _read_json(file))
+            yield False
 
-    def _check_run(self) -> None:
-        file = self.folder / _RUN_FILE
+    def _run_of_whole(self) -> object:
         try:
-            found = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            # The folder was made, and the run ended before it wrote anything.
-            _write(file, json.dumps(self._run, indent=2).encode() + b"\n")
-            return
-        except ValueError as error:
-            raise UsageError(f"{file}: expected JSON; remove the folder to start again") from error
+            metadata = pq.read_schema(self.out).metadata or {}
+        except (pa.ArrowException, OSError):
+            return None
+        return json.loads(metadata.get(_METADATA, b"null"))
+
+    def _check(self, where: Path, found: object) -> None:
+        """UsageError unless scores are of this run."""
         if found == self._run:
             return
+        if not isinstance(found, dict):
+            raise UsageError(f"--resume: {where}: expected scores of this run, got others")
         names = [name for name in {**self._run, **found} if self._run.get(name) != found.get(name)]
         name = names[0]
         raise UsageError(
-            f"--resume: {self.folder} is of a run with another {name}: "
+            f"--resume: {where} is of a run with another {name}: "
             f"expected {found.get(name)!r}, got {self._run.get(name)!r}"
         )
 
@@ -94,24 +111,27 @@ class PartFiles:
             writer.write_table(table)
         _write(self._path(start), sink.getvalue())
 
-    def finish(self, starts: Sequence[int], schema: pa.Schema) -> int:
-        """Write the whole of the parts in this order; returns the number of rows with errors."""
+    def finish(self, starts: Sequence[int]) -> None:
+        """Write the whole of the parts in this order, and remove them."""
         whole = self.out.with_name(self.out.name + ".tmp")
-        errors = 0
+        schema = self._schema.with_metadata({_METADATA: json.dumps(self._run)})
         with pq.ParquetWriter(whole, schema, compression="zstd") as writer:
-            for table in self._groups(starts, schema):
-                errors += len(table) - table.column(schema.names[-1]).null_count
-                writer.write_table(table, row_group_size=len(table))
+            for table in self._groups(starts):
+                writer.write_table(table.cast(schema), row_group_size=len(table))
         _flush(whole)
         whole.replace(self.out)
         shutil.rmtree(self.folder)
-        return errors
 
-    def _groups(self, starts: Sequence[int], schema: pa.Schema) -> Iterator[pa.Table]:
+    def errors(self) -> int:
+        """The number of rows of the whole that have an error."""
+        column = pq.read_table(self.out, columns=[self._schema.names[-1]]).column(0)
+        return len(column) - int(column.null_count)
+
+    def _groups(self, starts: Sequence[int]) -> Iterator[pa.Table]:
         """The parts, joined to row groups."""
         held: list[pa.Table] = []
         for start in starts:
-            held.append(self._read(start, schema))
+            held.append(self._read(start))
             if (
                 sum(map(len, held)) >= _GROUP_ROWS
                 or sum(table.nbytes for table in held) >= _GROUP_BYTES
@@ -121,21 +141,47 @@ class PartFiles:
         if held:
             yield pa.concat_tables(held).combine_chunks()
 
-    def _read(self, start: int, schema: pa.Schema) -> pa.Table:
+    def _read(self, start: int) -> pa.Table:
         path = self._path(start)
         try:
             with pa.memory_map(str(path)) as file:
                 table = pa.ipc.open_file(file).read_all()
         except (pa.ArrowException, OSError) as error:
             raise ScoringFailed(f"{path}: expected a part of the scores: {error}") from error
-        if table.schema != schema:
+        if table.schema != self._schema:
             raise ScoringFailed(
-                f"{path}: expected the columns {schema.names}, got {table.schema.names}"
+                f"{path}: expected the columns {self._schema.names}, got {table.schema.names}"
             )
         return table
 
     def _path(self, start: int) -> Path:
         return self.folder / f"{start:012}{_PART_SUFFIX}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; UsageError if another one does. Without effect on Windows."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - of Unix alone
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(f"--out: another process writes {folder}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(file: Path) -> object:
+    try:
+        found: object = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{file}: expected JSON; remove the folder to start again") from error
+    return found
 
 
 def _write(path: Path, data: bytes | pa.Buffer) -> None:

@@ -6,6 +6,7 @@ Rules:
 - A row that the server refuses has an error. Any other failure ends the run, which can be resumed.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from weir.client.generation import Beam
 from weir.client.results import Class, TensorMetadata
 from weir.evaluate.model_description import ModelDescription, of_config
 from weir.score import columns as cells
-from weir.score.batching import score_rows
+from weir.score.batching import Failures, score_rows
 from weir.score.binding import Binding, ModelInputs, read_picture
+from weir.score.errors import ScoringFailed
+from weir.score.generation_scorer import SCORE
 from weir.score.outputs import (
     LABEL,
     PROBABILITIES,
@@ -37,16 +40,17 @@ from weir.score.outputs import (
     class_columns,
     tensor_column,
 )
-from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array
-from weir.score.source import TEXT
+from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_rows
+from weir.score.sources.lines import TEXT
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
-_REFUSED = (InvalidArgument, OutOfRange)
+_FAILURES = Failures(refused=(InvalidArgument, OutOfRange, ResourceExhausted))
 _PART_ROWS = 2048
 _MAX_REQUEST_ROWS = 32
+_REQUEST_BYTES = 4 << 20
 # A queue that stays full for longer is a server that is too small for its other callers.
 _MAX_WAIT_S = 300.0
 _WAIT_S = 0.05
@@ -98,7 +102,7 @@ class RemoteModel:
         beam_width: int,
         folder: Path,
     ) -> "RemoteScorer":
-        """The model as a scorer of the bound columns; see `LoadedVersion.scorer`."""
+        """The model as a scorer of the bound columns; see `LocalModel.scorer`."""
         if beam_width > 1 and self.task != "sequence-to-sequence":
             raise UsageError(f"--beam-width: expected an encoder-decoder, got {self.name!r}")
         return RemoteScorer(
@@ -164,8 +168,12 @@ class RemoteScorer:
         self._binding = binding
         self._folder = folder
         self._width = width
+        self._stopped = threading.Event()
         self.parallel = parallel
-        self.part_rows = _PART_ROWS
+        self.part_rows = part_rows(_PART_ROWS, binding.row_bytes)
+        # A request of large rows has fewer, so that it is no message that the server refuses.
+        largest = max(1, _REQUEST_BYTES // max(1, binding.row_bytes))
+        self._request_rows = min(model.max_rows, largest)
         self._specs = [spec for spec in model.input_specs if spec.name in binding.columns]
         self._columns = _columns_of(model, binding, outputs)
         self.schema = pa.schema([(each.name, each.kind) for each in self._columns])
@@ -187,7 +195,7 @@ class RemoteScorer:
             if values[position] is None:
                 errors[position] = f"expected a {self._binding.kind}, got null"
         good = [position for position in good if position not in errors]
-        rows = 1 if self._model.task == "sequence-to-sequence" else self._model.max_rows
+        rows = 1 if self._model.task == "sequence-to-sequence" else self._request_rows
         call = self._call_of()
         batches: list[Batch] = [
             CallBatch(chosen, [values[position] for position in chosen], call)
@@ -200,7 +208,7 @@ class RemoteScorer:
             spec.name: one_array(part, self._binding.columns[spec.name]) for spec in self._specs
         }
         blocks = None if errors or self._model.max_rows == 1 else self._blocks(columns)
-        rows, step = part.table.num_rows, self._model.max_rows
+        rows, step = part.table.num_rows, self._request_rows
         if blocks is not None:
             return [
                 InferBatch(
@@ -237,10 +245,30 @@ class RemoteScorer:
             blocks[spec.name] = found
         return blocks
 
+    def stop(self) -> None:
+        """Let calls that wait for a full queue fail."""
+        self._stopped.set()
+
+    def _retry_while_full(self, call: Callable[[], Result]) -> Result:
+        """The result of a call; while the server's queue is full, it is made again later."""
+        end_s = time.monotonic() + _MAX_WAIT_S
+        while True:
+            try:
+                return call()
+            except ResourceExhausted as error:
+                # Without a pause it is no full queue: a message is too large, or memory is short.
+                pause_s = error.retry_after_s
+                if pause_s is None or time.monotonic() > end_s:
+                    raise
+            if self._stopped.wait(max(pause_s, _WAIT_S)):
+                raise ScoringFailed("the run has ended")
+
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, pa.Array]:
         """The columns of one request's rows."""
         model = self._model
-        answer = _patiently(lambda: model.client.infer(model.name, inputs, version=model.version))
+        answer = self._retry_while_full(
+            lambda: model.client.infer(model.name, inputs, version=model.version)
+        )
         batch = BatchOutputs(answer.outputs, {})
         return {column.name: column.build(batch) for column in self._columns}
 
@@ -253,7 +281,7 @@ class RemoteScorer:
         call = self._classify if self._binding.kind == "picture" else calls[self._model.task]
 
         def run(values: Sequence[Any]) -> dict[str, pa.Array]:
-            found = _patiently(lambda: call(values))
+            found = self._retry_while_full(lambda: call(values))
             return {name: found[name] for name in self.schema.names}
 
         return run
@@ -297,7 +325,7 @@ class RemoteScorer:
         best = result.hypotheses[0]
         return {
             TEXT: pa.array([best.text], pa.string()),
-            "score": pa.array([best.score], pa.float32()),
+            SCORE: pa.array([best.score], pa.float32()),
         }
 
 
@@ -322,7 +350,7 @@ def _columns_of(model: RemoteModel, binding: Binding, wanted: Sequence[str]) -> 
             by_call(TAG_PROBABILITIES, pa.list_(pa.float32())),
         ],
         "sequence-classification": classes,
-        "sequence-to-sequence": [by_call(TEXT, pa.string()), by_call("score", pa.float32())],
+        "sequence-to-sequence": [by_call(TEXT, pa.string()), by_call(SCORE, pa.float32())],
     }
     if binding.kind == "picture":
         known = default = classes
@@ -341,18 +369,6 @@ def _columns_of(model: RemoteModel, binding: Binding, wanted: Sequence[str]) -> 
     return choose(known, [each.name for each in default], wanted)
 
 
-def _patiently(call: Callable[[], Result]) -> Result:
-    """The result of a call; while the server's queue is full, it is made again later."""
-    end_s = time.monotonic() + _MAX_WAIT_S
-    while True:
-        try:
-            return call()
-        except ResourceExhausted as error:
-            if time.monotonic() > end_s:
-                raise
-            time.sleep(max(error.retry_after_s or 0.0, _WAIT_S))
-
-
 @dataclass(frozen=True, slots=True)
 class InferBatch:
     """One request of tensors."""
@@ -365,7 +381,7 @@ class InferBatch:
         """Make the request."""
         return score_rows(
             self.positions,
-            _REFUSED,
+            _FAILURES,
             lambda rows: self.scorer.infer(
                 {name: np.asarray(array[rows]) for name, array in self.inputs.items()}
             ),
@@ -382,4 +398,4 @@ class CallBatch:
 
     def score(self) -> Scores:
         """Make the call."""
-        return score_rows(self.positions, _REFUSED, lambda rows: self.call(self.values[rows]))
+        return score_rows(self.positions, _FAILURES, lambda rows: self.call(self.values[rows]))

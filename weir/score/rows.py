@@ -78,6 +78,18 @@ class Scorer(Protocol):
     def prepare(self, part: Part) -> PreparedPart:
         """Cut a part into batches."""
 
+    def stop(self) -> None:
+        """Let batches that wait fail: the run has ended."""
+
+
+PART_BYTES = 16 << 20
+"""The inputs of a part; a few parts are in memory at a time."""
+
+
+def part_rows(most: int, row_bytes: int) -> int:
+    """The rows of a part, by the mean size of a row."""
+    return max(1, min(most, PART_BYTES // max(1, row_bytes)))
+
 
 def one_array(part: Part, column: str) -> pa.Array:
     """A column of a part in one piece."""

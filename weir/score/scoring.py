@@ -6,17 +6,20 @@ at a time, whatever the length of the input. Parts that are written already are 
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 
+from weir.client.errors import UsageError
+from weir.score.binding import Binding
 from weir.score.part_files import PartFiles
-from weir.score.rows import ERROR, PreparedPart, Scorer, Scores, assemble
-from weir.score.source import Source, in_parts
+from weir.score.rows import ERROR, Part, PreparedPart, Scorer, Scores, assemble
+from weir.score.sources.base import Source, in_parts
 
 # While one part is scored, the next one waits and another is read. With many threads, or parts of
 # few batches, there are more.
@@ -50,7 +53,7 @@ def score(
     source: Source,
     out: Path,
     *,
-    columns: Mapping[str, pa.DataType | None],
+    binding: Binding,
     keep: Sequence[str] = (),
     shard: tuple[int, int] = (1, 1),
     resume: bool = False,
@@ -59,7 +62,7 @@ def score(
     """Score a shard of a source and write the scores.
 
     Args:
-        columns: that the scorer reads, with their types.
+        binding: the columns that the scorer reads.
         keep: columns of the source to copy to the output.
         advance: called with the number of rows of each part that is done.
 
@@ -68,6 +71,10 @@ def score(
         ScoringFailed: input or output cannot be read or written.
     """
     start, stop = shard_of(source.rows, *shard)
+    keep = list(dict.fromkeys(keep))
+    if taken := [name for name in keep if name in (*scorer.schema.names, ERROR)]:
+        raise UsageError(f"--keep {taken[0]}: the scores have a column of this name; rename yours")
+    columns = binding.types
     kept = {name: columns.get(name) or source.columns[name] or pa.string() for name in keep}
     schema = pa.schema(
         [
@@ -79,35 +86,50 @@ def score(
     files = PartFiles(out, {
         "input": source.identity(),
         "shard": list(shard),
-        "columns": sorted(columns),
-        "keep": list(keep),
+        "columns": {"kind": binding.kind, **binding.columns},
+        "keep": keep,
         "part_rows": scorer.part_rows,
+        "versions": {"weir": version("weir"), "pyarrow": pa.__version__},
         **scorer.identity,
-    })  # fmt: skip
-    files.open(resume=resume)
-    starts = list(range(start, stop, scorer.part_rows))
-    done = [at for at in starts if files.has(at)]
-    resumed = sum(min(scorer.part_rows, stop - at) for at in done)
-    advance(resumed)
-    run = _Run(scorer, files, keep, advance)
-    wanted = {**columns, **{name: None for name in keep if name not in columns}}
-    with _quick_switches(), ThreadPoolExecutor(scorer.parallel, "weir-score") as pool:
+    }, schema)  # fmt: skip
+    with files.open(resume=resume) as is_complete:
+        if is_complete:
+            advance(stop - start)
+            return Scored(stop - start, stop - start, files.errors())
+        starts = list(range(start, stop, scorer.part_rows))
+        done = {at for at in starts if files.has(at)}
+        resumed = sum(min(scorer.part_rows, stop - at) for at in done)
+        advance(resumed)
+        wanted = {**columns, **{name: None for name in keep if name not in columns}}
+        gaps = _gaps(starts, done, stop)
+        missing = (
+            part
+            for first, end in gaps
+            for part in in_parts(source.read(wanted, first, end), scorer.part_rows)
+        )
+        _score_parts(missing, _Run(scorer, files, keep, advance))
+        files.finish(starts)
+    return Scored(stop - start, resumed, files.errors())
+
+
+def _score_parts(parts: Iterable[Part], run: "_Run") -> None:
+    """Score parts and write each; an exception ends the threads and leaves what is written."""
+    parallel = run.scorer.parallel
+    with _quick_switches(), ThreadPoolExecutor(parallel, "weir-score") as pool:
         running: deque[_Running] = deque()
         try:
-            for first, end in _gaps(starts, set(done), stop):
-                for part in in_parts(source.read(wanted, first, end), scorer.part_rows):
-                    prepared = scorer.prepare(part)
-                    futures = [pool.submit(batch.score) for batch in prepared.batches]
-                    running.append(_Running(prepared, futures))
-                    if _is_full(running, scorer.parallel):
-                        run.write(running.popleft())
+            for part in parts:
+                prepared = run.scorer.prepare(part)
+                futures = [pool.submit(batch.score) for batch in prepared.batches]
+                running.append(_Running(prepared, futures))
+                if _is_full(running, parallel):
+                    run.write(running.popleft())
             while running:
                 run.write(running.popleft())
         except BaseException:
+            run.scorer.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    errors = files.finish(starts, schema)
-    return Scored(stop - start, resumed, errors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,12 @@ def tokenized(
         try:
             if value is None:
                 errors[position] = "expected a text, got null"
+            elif isinstance(value, list) and None in value:
+                errors[position] = "expected tokens, got null"
             elif isinstance(value, str):
                 texts.append((position, tokenizer.tokenize(value)))
             else:
-                texts.append((position, tokenizer.look_up([token or "" for token in value])))
+                texts.append((position, tokenizer.look_up(value)))
         except ServerError as error:
             errors[position] = str(error)
     return texts

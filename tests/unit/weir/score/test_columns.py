@@ -61,7 +61,7 @@ def test_whole_column_and_single_cells_are_the_same_values(form: str, part: slic
         (pa.array([[1.0, None, 1, 1, 1, 1]]), "expected numbers"),
         (pa.array([[1.0]]), r"expected the shape \[2, 3\], got \[1\]"),
         (pa.array([[[1, 2, 3], [4]]]), "equal lengths"),
-        (pa.array([b"1234"]), "expected 24 bytes, got 4"),
+        (pa.array([b"1234"]), "expected 24 bytes, got 4 bytes"),
     ],
 )
 def test_cell_that_does_not_fit_is_no_part_of_a_block(column: pa.Array, message: str) -> None:

@@ -1,24 +1,34 @@
 """Runs of fake models: order, threads, failures and resumption."""
 
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from weir.client.client import Client
 from weir.client.errors import ResourceExhausted, UsageError
-from weir.score import remote_model, scoring
-from weir.score.batching import cut_by_length, score_rows
+from weir.client.results import Answer
+from weir.evaluate.model_description import ModelDescription
+from weir.score import scoring
+from weir.score.batching import Failures, cut_by_length, score_rows
+from weir.score.binding import Binding
+from weir.score.errors import ScoringFailed
+from weir.score.remote_model import RemoteModel, RemoteScorer
 from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, score_table
-from weir.score.source import Source, open_source
+from weir.score.sources.base import Source
+from weir.score.sources.form import open_source
+from weir.server.runtime.signature import TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
 
 ROWS = 1000
+BINDING = Binding("tensors", {"n": "n"}, {"n": None})
 
 
 class Doubling:
@@ -32,6 +42,10 @@ class Doubling:
         self.part_rows = part_rows
         self.parallel = parallel
         self.before = before
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        self.is_stopped = True
 
     def prepare(self, part: Part) -> PreparedPart:
         values = one_array(part, "n").to_pylist()
@@ -59,7 +73,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def run(scorer: Doubling, source: Source, out: Path, *, resume: bool = False) -> scoring.Scored:
-    return scoring.score(scorer, source, out, columns={"n": None}, resume=resume)
+    return scoring.score(scorer, source, out, binding=BINDING, resume=resume)
 
 
 @pytest.mark.parametrize("part_rows", [1, 7, 64, ROWS, 2 * ROWS])
@@ -158,22 +172,134 @@ def test_row_that_fails_harms_no_other() -> None:
         values = [3, 0, 5][rows]
         return {"inverse": pa.array([60 // value for value in values])}
 
-    scores = score_rows([7, 8, 9], (ZeroDivisionError,), double)
+    scores = score_rows([7, 8, 9], Failures(refused=(ZeroDivisionError,)), double)
 
     assert (scores.positions, scores.columns["inverse"].to_pylist()) == ([7, 9], [20, 12])
     assert list(scores.errors) == [8]
 
 
-def test_full_queue_delays_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
-    answers: Sequence[float | None] = [0.5, None, 0.0]
-    left = list(answers)
+@pytest.mark.parametrize("kept", ["twice", "error"])
+def test_column_that_the_scores_have_is_not_kept(kept: str, source: Source, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--keep {kept}: the scores have a column of this name"):
+        scoring.score(Doubling(), source, tmp_path / "o.parquet", binding=BINDING, keep=[kept])
 
-    def call() -> str:
-        if left:
-            raise ResourceExhausted("full", retry_after_s=left.pop(0))
-        return "done"
+    assert not list(tmp_path.glob("o.*"))
 
-    assert remote_model._patiently(call) == "done"
-    assert waited == [0.5, 0.05, 0.05]
+
+def test_column_is_kept_once(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+
+    scoring.score(Doubling(), source, out, binding=BINDING, keep=["n", "n"])
+
+    assert pq.read_schema(out).names == ["n", "twice", "error"]
+
+
+def test_complete_run_is_resumed_at_once(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    run(Doubling(), source, out)
+    # As after a kill between the rename and the removal of the parts.
+    out.with_name("o.parquet.parts").mkdir()
+
+    scored = run(Doubling(before=_fail_at(0)), source, out, resume=True)
+
+    assert scored == scoring.Scored(rows=ROWS, resumed=ROWS, errors=0)
+    assert not out.with_name("o.parquet.parts").exists()
+    with pytest.raises(UsageError, match="another part_rows: expected 64, got 50"):
+        run(Doubling(50), source, out, resume=True)
+
+
+def test_file_of_another_program_is_left_alone(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "o.parquet").write_bytes(b"mine")
+
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="expected"):
+            run(Doubling(), source, tmp_path / "o.parquet", resume=resume)
+
+    assert (tmp_path / "o.parquet").read_bytes() == b"mine"
+
+
+def test_two_processes_do_not_write_one_output(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+
+    def again(values: list[int]) -> None:
+        if 0 in values:
+            run(Doubling(), source, out, resume=True)
+
+    with pytest.raises(UsageError, match="another process writes"):
+        run(Doubling(before=again), source, out)
+
+
+def test_swapped_columns_are_another_run(tmp_path: Path) -> None:
+    np.savez(tmp_path / "n.npz", n=np.arange(ROWS), m=np.arange(ROWS))
+    source, out = open_source(tmp_path / "n.npz"), tmp_path / "o.parquet"
+    one, other = ({"a": "n", "b": "m"}, {"a": "m", "b": "n"})
+    types = {"n": None, "m": None}
+    with pytest.raises(RuntimeError):
+        scoring.score(
+            Doubling(before=_fail_at(500)), source, out, binding=Binding("tensors", one, types)
+        )
+
+    with pytest.raises(UsageError, match="another columns"):
+        scoring.score(
+            Doubling(), source, out, binding=Binding("tensors", other, types), resume=True
+        )
+
+
+def test_failure_of_every_row_ends_the_run() -> None:
+    def fail(rows: slice) -> Mapping[str, pa.Array]:
+        raise OSError(f"no device for {rows}")
+
+    failures = Failures(refused=(ValueError,), failed=(OSError,))
+
+    with pytest.raises(OSError, match="no device"):
+        score_rows([1, 2], failures, fail)
+    assert score_rows([1], failures, fail).errors == {1: "no device for slice(0, 1, None)"}
+
+
+class Full:
+    """A client whose server's queue is full for some calls."""
+
+    def __init__(self, *pauses_s: float | None) -> None:
+        self.pauses_s = list(pauses_s)
+
+    def infer(self, *_: object, **__: object) -> Answer:
+        if self.pauses_s:
+            raise ResourceExhausted("full", retry_after_s=self.pauses_s.pop(0))
+        return Answer("m", "1", "", {"y": np.array([2.0], np.float32)})
+
+
+def remote(client: object) -> RemoteScorer:
+    model = RemoteModel(
+        cast("Client", client),
+        "m",
+        "1",
+        "other",
+        ModelDescription(),
+        [TensorSpec("x", "FP32", (None,))],
+        [TensorSpec("y", "FP32", (None,))],
+        32,
+    )
+    binding = Binding("tensors", {"x": "x"}, {"x": None})
+    return RemoteScorer(model, binding, (), parallel=1, width=1, folder=Path())
+
+
+def test_full_queue_delays_a_call() -> None:
+    scorer = remote(Full(0.0, 0.01))
+
+    assert scorer.infer({})["y"].to_pylist() == [2.0]
+
+
+def test_call_that_no_pause_helps_is_not_made_again() -> None:
+    with pytest.raises(ResourceExhausted):
+        remote(Full(None)).infer({})
+
+
+def test_call_that_waits_for_a_full_queue_ends_with_the_run() -> None:
+    scorer = remote(Full(3600.0))
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(scorer.infer, {})
+
+        scorer.stop()
+
+        with pytest.raises(ScoringFailed, match="the run has ended"):
+            waiting.result(60)

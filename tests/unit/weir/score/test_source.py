@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from weir.client.errors import UsageError
 from weir.score.errors import ScoringFailed
 from weir.score.rows import Part
-from weir.score.source import in_parts, open_source
+from weir.score.sources.base import in_parts
+from weir.score.sources.form import open_source
 
 ROWS = 2500
 
@@ -93,6 +94,45 @@ def test_values_of_another_type_are_errors_of_their_rows(tmp_path: Path) -> None
         3: "n: expected uint8, got 300",
         4: "expected a JSON object, got NoneType",
     }
+
+
+def test_tensors_are_nested_or_flat(tmp_path: Path) -> None:
+    lines = ["[[1, 2], [3, 4]]", "[1, 2, 3, 4]", "[[1, 2], [3]]", "[[1, 2]]"]
+    (tmp_path / "n.jsonl").write_text("".join(f'{{"n": {line}}}\n' for line in lines))
+
+    (part,) = open_source(tmp_path / "n.jsonl").read({"n": pa.list_(pa.float32(), 4)}, 0, 4)
+
+    assert part.table["n"].to_pylist() == [[1, 2, 3, 4], [1, 2, 3, 4], None, None]
+    assert list(part.errors) == [2, 3]
+
+
+def test_texts_and_tokens_of_json_have_their_types(tmp_path: Path) -> None:
+    (tmp_path / "n.jsonl").write_text('{"a": "x", "b": ["x"], "c": 1}\n{"a": null, "b": []}\n')
+
+    columns = open_source(tmp_path / "n.jsonl").columns
+
+    assert columns == {"a": pa.string(), "b": pa.list_(pa.string()), "c": None}
+
+
+def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
+    np.savez(tmp_path / "n.npz", n=np.zeros((9, 1 << 18)))
+    source = open_source(tmp_path / "n.npz")
+
+    parts = [part.table.num_rows for part in source.read({"n": None}, 0, 9)]
+
+    assert source.row_bytes == 2 << 20 and parts == [2, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.97])
+def test_damaged_arrays_are_named(position: float, tmp_path: Path) -> None:
+    path = as_packed_arrays(tmp_path)
+    data = bytearray(path.read_bytes())
+    at = int(len(data) * position)
+    data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+
+    with pytest.raises(ScoringFailed, match=r"n\.npz"):
+        list(open_source(path).read({"n": None}, 0, ROWS))
 
 
 def test_key_without_a_type_is_kept_as_json(tmp_path: Path) -> None:

@@ -10,26 +10,28 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from weir.client.errors import UsageError
-from weir.score.batching import cut_by_length, score_rows
+from weir.score.batching import Failures, cut_by_length, score_rows
 from weir.score.binding import Binding
-from weir.score.rows import Part, PreparedPart, Scores
-from weir.score.source import TEXT
+from weir.score.rows import Part, PreparedPart, Scores, part_rows
+from weir.score.sources.lines import TEXT
 from weir.score.texts import SORTED_ROWS, tokenized
-from weir.server.errors import ServerError
+from weir.server.errors import InvalidRequest, ServerError
 from weir.server.generation.decoder_batch import Row
 from weir.server.generation.encoder_decoder import EncoderDecoderModel
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.preprocessing.tokenized_text import TokenizedText
+from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.batching import BatchPolicy
 
 SCORE = "score"
 """The column of the hypothesis' score."""
 
+_FAILURES = Failures(refused=(InvalidRequest,), failed=(ServerError,))
 # Rows that one decoder batch works through, in batches' rows.
 _BATCHES = 8
 
 
-class PairScorer:
+class GenerationScorer:
     """An encoder-decoder, texts to texts; see `rows.Scorer`."""
 
     def __init__(
@@ -53,7 +55,7 @@ class PairScorer:
             raise UsageError(f"--beam-width: {error}") from error
         self.rows = model.policy.max_rows
         self.parallel = parallel
-        self.part_rows = SORTED_ROWS
+        self.part_rows = part_rows(SORTED_ROWS, binding.row_bytes)
         self._binding = binding
         known = {TEXT: pa.string(), SCORE: pa.float32()}
         if strays := [name for name in outputs if name not in known]:
@@ -61,10 +63,15 @@ class PairScorer:
         self.schema = pa.schema([(name, known[name]) for name in outputs or known])
         self.identity: Mapping[str, object] = {
             "model": digest,
+            "provider": model.provider,
+            "onnxruntime": onnxruntime_version(),
             "batch_rows": self.rows,
             "beam_width": width,
             "outputs": self.schema.names,
         }
+
+    def stop(self) -> None:
+        """Nothing waits."""
 
     def prepare(self, part: Part) -> PreparedPart:
         """Cut a part into batches."""
@@ -83,13 +90,13 @@ class PairScorer:
 class GenerationBatch:
     """Texts that one decoder batch works through; a text takes the place of one that is done."""
 
-    scorer: PairScorer
+    scorer: GenerationScorer
     positions: Sequence[int]
     texts: Sequence[TokenizedText]
 
     def score(self) -> Scores:
         """Generate the texts."""
-        return score_rows(self.positions, (ServerError,), self._score)
+        return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, chosen: slice) -> Mapping[str, pa.Array]:
         model, texts = self.scorer.model, self.texts[chosen]

@@ -1,0 +1,1 @@
+"""Inputs of a scoring run: one module a form, read in parts, from any row on."""
