@@ -1,6 +1,7 @@
 """deploy/kubernetes: every field exists, and the parts of each deployment fit together.
 
-No cluster is needed, and none was ever used: docs/operations.md says what that leaves open.
+No cluster is needed, and none was ever used: docs/scaling.md#what-was-not-run-anywhere lists what
+only a cluster can show.
 """
 
 import copy
@@ -364,6 +365,34 @@ def test_scrape_is_of_the_metrics_port(documents: list[Document]) -> None:
         annotations = of(documents, "ClusterServingRuntime")["spec"]["annotations"]
         port = Settings.model_fields["metrics_port"].default
         assert annotations["prometheus.kserve.io/port"] == str(port)
+
+
+def test_scrape_has_the_access_of_the_server(documents: list[Document]) -> None:
+    if not has(documents, "PodMonitor"):
+        return
+    (endpoint,) = of(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    container = server(documents)
+    variables = environment(container)
+    access = {name: endpoint.get(name) for name in ("scheme", "tlsConfig", "authorization")}
+
+    if "WEIR_TLS_CERT" not in variables:
+        assert access == {"scheme": None, "tlsConfig": None, "authorization": None}
+        return
+    secrets = {
+        each["name"]: each["secret"]["secretName"]
+        for each in pod(documents)["volumes"]
+        if "secret" in each
+    }
+    mounts = {each["mountPath"]: secrets.get(each["name"]) for each in container["volumeMounts"]}
+    authority, tokens = Path(variables["WEIR_CA"]), Path(variables["WEIR_TOKENS_FILE"])
+    assert access == {
+        "scheme": "https",
+        "tlsConfig": {
+            "ca": {"secret": {"name": mounts[str(authority.parent)], "key": authority.name}},
+            "serverName": variables["WEIR_SERVER_NAME"],
+        },
+        "authorization": {"credentials": {"name": mounts[str(tokens.parent)], "key": "scrape"}},
+    }
 
 
 def test_images_are_targets_of_the_dockerfile(documents: list[Document]) -> None:
