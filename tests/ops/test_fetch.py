@@ -46,6 +46,8 @@ class Web:
     has_begun: threading.Event = field(default_factory=threading.Event)
     may_end: threading.Event = field(default_factory=threading.Event)
     declared: int | None = None
+    # Set: every answer leads there.
+    location: str = ""
 
     @property
     def url(self) -> str:
@@ -62,7 +64,9 @@ def web(served: Web) -> Iterator[Web]:
             self._answer(*_answer(served.files, self.path))
 
         def _answer(self, status: int, content: bytes, kind: str) -> None:
-            self.send_response(status)
+            self.send_response(302 if served.location else status)
+            if served.location:
+                self.send_header("Location", served.location)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(served.declared or len(content)))
             self.send_header("ETag", '"0"')
@@ -274,6 +278,30 @@ def test_failure_is_one_line_and_leaves_nothing(
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("weir: ") and message in line and "secret" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("/one/model.onnx?signature=secret", "Exceeded 30 redirects"),
+        ("ftp://user:secret@host/model.onnx?signature=secret", "'ftp://host/model.onnx'"),
+        ("http://user:secret@127.0.0.1:1/model.onnx?signature=secret", "Failed to connect"),
+        ("ftp://host/signature=secret", "'ftp://host/...'"),
+    ],
+    ids=["loop", "scheme", "host", "own query"],
+)
+def test_failed_redirection_shows_no_credentials(
+    location: str, message: str, storage: Web, tmp_path: Path
+) -> None:
+    storage.location = location
+    address = f"http://user:secret@127.0.0.1:{storage.port}/one/model.onnx?signature=secret"
+
+    done = fetch(address, "--to", tmp_path / "models")
+
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert message in line and "secret" not in line
     assert list(tmp_path.iterdir()) == []
 
 

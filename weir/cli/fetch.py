@@ -81,22 +81,39 @@ def _hidden_folder(target: Path) -> Iterator[Path]:
     import fcntl
 
     hidden = target.parent / f".{target.name}.fetching"
-    try:
-        hidden.mkdir(parents=True, exist_ok=True)
-        lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise UsageError(f"{hidden}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _empty(hidden)
+    lock = None
+    while lock is None:
         try:
-            yield hidden
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-    except BlockingIOError:
-        raise WeirError(f"{target}: another fetch writes to it") from None
+            hidden.mkdir(parents=True, exist_ok=True)
+            lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise UsageError(f"{hidden}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise WeirError(f"{target}: another fetch writes to it") from None
+        if not _is_at(lock, hidden):
+            # Another fetch removed it at its end, before this one had the lock.
+            os.close(lock)
+            lock = None
+    try:
+        _empty(hidden)
+        yield hidden
+    except OSError as error:
+        # Also one of the caller's, such as of a full disk.
+        raise WeirError(f"{error.filename or hidden}: {error.strerror or error}") from error
     finally:
+        shutil.rmtree(hidden, ignore_errors=True)
         os.close(lock)
+
+
+def _is_at(folder: int, path: Path) -> bool:
+    """Whether the open folder is still the one at the path."""
+    try:
+        return os.path.samestat(os.fstat(folder), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _empty(folder: Path) -> None:
@@ -127,8 +144,8 @@ def _download(uri: str, shown: str, files: Path) -> None:
         else:
             Storage.download(address, str(files))
     except (Exception, SystemExit) as error:
-        detail = str(error).replace(address, shown).replace(uri, shown) or type(error).__name__
-        raise WeirError(f"{shown}: {detail}") from error
+        detail = _redacted(str(error).replace(address, shown).replace(uri, shown), uri)
+        raise WeirError(f"{shown}: {detail or type(error).__name__}") from error
     # Hugging Face's records of a download.
     shutil.rmtree(files / ".cache", ignore_errors=True)
 
@@ -144,9 +161,22 @@ def _as_folder(uri: str) -> str:
 
 def _without_credentials(uri: str) -> str:
     """An address without a password, and without a query, which may be a signature."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UsageError(f"expected an address: {error}") from None
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", "")) if re.match(r"\w+:", uri) else uri
+
+
+def _redacted(message: str, uri: str) -> str:
+    """A library's message without the credentials of the address, and of those it led to."""
+    parts = urlsplit(uri)
+    for secret in (parts.query, parts.netloc.rpartition("@")[0], parts.password):
+        message = message.replace(secret, "...") if secret else message
+    # A redirection leads to another address; some messages have only its path and query.
+    message = re.sub(r"://[^\s/@]*@", "://", message)
+    return re.sub(r"(?<=\S)\?[^\s'\"<>)]+", "", message)
 
 
 def _make_readable(folder: Path) -> None:
