@@ -16,6 +16,14 @@ COPY pyproject.toml constraints.txt README.md LICENSE deploy/image/*requirements
 RUN pip install --no-cache-dir --require-hashes --only-binary :all: --requirement build-requirements.txt; \
     python -m venv --without-pip /opt/weir
 
+FROM build AS wheel
+COPY bundle bundle
+COPY export export
+COPY server server
+COPY training training
+COPY weir weir
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .
+
 FROM build AS build-serve
 # cpu, or cuda with CUDA's libraries for x86-64.
 ARG VARIANT=cpu
@@ -29,13 +37,8 @@ RUN pip --python /opt/weir/bin/python install --no-cache-dir --require-hashes --
         ln -s /opt/weir/lib/python3*/site-packages/nvidia/*/lib/*.so* /opt/weir/cuda ;; \
       *) echo "VARIANT: expected cpu or cuda, got $VARIANT" >&2; exit 1 ;; \
     esac
-COPY bundle bundle
-COPY export export
-COPY server server
-COPY training training
-COPY weir weir
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
-    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
+COPY --from=wheel /whole /whole
+RUN pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
     pip --python /opt/weir/bin/python check
 
 FROM ${PYTHON_IMAGE} AS serve
@@ -64,13 +67,8 @@ CMD ["/models"]
 
 FROM build AS build-fetch
 RUN pip --python /opt/weir/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement fetch-requirements.txt
-COPY bundle bundle
-COPY export export
-COPY server server
-COPY training training
-COPY weir weir
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
-    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
+COPY --from=wheel /whole /whole
+RUN pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
     pip --python /opt/weir/bin/python check
 
 FROM ${PYTHON_IMAGE} AS fetch
@@ -96,13 +94,8 @@ RUN mkdir weir; \
     pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .; \
     wheel=$(echo /empty/*.whl); \
     pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt $PIP_FLAGS "${wheel}[all]"
-COPY bundle bundle
-COPY export export
-COPY server server
-COPY training training
-COPY weir weir
+COPY --from=wheel /whole /whole
 RUN pip --python /opt/weir/bin/python uninstall --yes --quiet weir; \
-    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
     pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
     useradd --uid 10001 --create-home weir; \
     install --directory --owner=weir /work
