@@ -9,20 +9,23 @@ from typing import Self
 _HEADER = struct.Struct("!6H")
 _A, _IN = 1, 1
 _ANSWERS, _NO_SUCH_NAME = 0x8580, 0x8583
-# The TTL of the DNS server that Docker has for its networks.
-_TTL_S = 600
 
 
 class DnsServer:
     """Answers for one name, on a port of 127.0.0.1; it has no other records.
+
+    Args:
+        name: the one name.
+        ttl_s: of each answer; by default that of Docker's DNS server.
 
     Attributes:
         addresses: IPv4 addresses of the name; without any, the name does not exist.
         port: where it listens, by UDP.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, ttl_s: int = 600) -> None:
         self.addresses: list[str] = []
+        self._ttl_s = ttl_s
         self._question = b"".join(
             bytes([len(label)]) + label.encode() for label in (*name.split("."), "")
         )
@@ -61,7 +64,7 @@ class DnsServer:
         addresses = self.addresses if asked.lower() == self._question else []
         records = [
             # The name is a reference to the question.
-            struct.pack("!HHHIH", 0xC000 | _HEADER.size, _A, _IN, _TTL_S, 4)
+            struct.pack("!HHHIH", 0xC000 | _HEADER.size, _A, _IN, self._ttl_s, 4)
             + socket.inet_aton(address)
             for address in (addresses if kind == _A else [])
         ]

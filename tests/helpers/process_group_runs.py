@@ -7,17 +7,15 @@ trains them into FOLDER; a run that has a checkpoint there is resumed.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tests.helpers.sequence_files import write_conllu, write_labelled
+from tests.helpers.training import Silent
 from weir.training.checkpoint import CHECKPOINT, read_checkpoint
 from weir.training.distributed import join
-from weir.training.loop import Progress, Task
 from weir.training.recipe import Setting
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe
 from weir.training.train import prepare, train_experiment
@@ -63,17 +61,6 @@ def recipes(folder: Path) -> dict[str, AnyRecipe]:
     return {name: change_recipe(recipe, **small) for name, recipe in made.items()}
 
 
-class Quiet:
-    """A monitor without a console."""
-
-    def must_stop(self) -> bool:
-        return False
-
-    @contextmanager
-    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
-        yield lambda _progress: None
-
-
 def main(folder: Path) -> None:
     """Train or resume every run, in the processes that torchrun started."""
     with join(os.environ) as group:
@@ -81,7 +68,7 @@ def main(folder: Path) -> None:
             out = folder / "together" / name
             resumed = read_checkpoint(out) if (out / CHECKPOINT).is_file() else None
             device = torch.device("cpu")
-            train_experiment(prepare(recipe), out, device, Quiet(), resumed, group=group)
+            train_experiment(prepare(recipe), out, device, Silent(), resumed, group=group)
             group.barrier()
 
 

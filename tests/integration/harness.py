@@ -4,6 +4,7 @@ The client encodes tensors with plain numpy, not with the server's codec: it is 
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -145,13 +146,6 @@ class Server:
         end_s = time.monotonic() + ANSWER_S
         while (actual := self.metric(name, **labels)) != value:
             assert time.monotonic() < end_s, f"{name}{labels}: expected {value}, got {actual}"
-            time.sleep(0.005)
-
-    def wait_until(self, is_true: Callable[[], bool], what: str) -> None:
-        """Return once something holds of the server."""
-        end_s = time.monotonic() + ANSWER_S
-        while not is_true():
-            assert time.monotonic() < end_s, what
             time.sleep(0.005)
 
     def settle(self) -> None:
@@ -393,6 +387,16 @@ class Client:
 def _health_name(payload: bytes) -> str:
     response = health_pb2.HealthCheckResponse.FromString(payload)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+
+
+def drain(server: Server) -> None:
+    """Stop a server while a request runs, which outlasts its grace: it refuses all other calls."""
+    with Client(server.target) as client:
+        run = client.send(burn(FOR_EVER), timeout=2 * ANSWER_S)
+        server.wait_for_metric(1, "weir_running_requests", model="burner")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended() == 0
+        assert run.exception(ANSWER_S) is not None
 
 
 def expect_right_answer(client: Client) -> None:

@@ -7,27 +7,26 @@ import asyncio
 import logging
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import weir
-from tests.helpers.name_server import name_server
+from tests.helpers.dns_server import DnsServer
+from tests.helpers.load import Load
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import wait_until
 from tests.integration.harness import (
     ANSWER_S,
-    FOR_EVER,
     Array,
-    Client,
     Server,
     X,
-    burn,
+    drain,
     running,
 )
 from weir.client.balancing import Servers
@@ -76,74 +75,33 @@ def answered(server: Server) -> float:
     return server.counts("affine").get("OK", 0)
 
 
-@dataclass
-class Load:
-    """Calls of four threads on one client, and of eight tasks on an asyncio client.
+@contextmanager
+def load_on(target: Servers) -> Iterator[Load]:
+    """Calls of four threads on one client, and of eight tasks on an asyncio client."""
+    load = Load()
 
-    Attributes:
-        answers: how many were right.
-        failures: what the others raised, or that they were wrong.
-    """
+    async def call_async() -> None:
+        async with weir.AsyncClient(target, timeout_s=ANSWER_S) as client:
 
-    target: Servers
-    answers: int = 0
-    failures: list[str] = field(default_factory=list)
-    is_over: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+            async def call(values: Array) -> None:
+                while not load.is_over.is_set():
+                    with load.counting():
+                        answer = await client.infer("affine", {"x": values})
+                        np.testing.assert_array_equal(answer["y"], 2 * values + 1)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        with weir.Client(self.target, timeout_s=ANSWER_S) as client:
-            threads = [threading.Thread(target=self._call, args=(client, n)) for n in range(4)]
-            threads.append(threading.Thread(target=lambda: asyncio.run(self._call_async())))
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                self.is_over.set()
-                for thread in threads:
-                    thread.join()
+            await asyncio.gather(*(call(X - number) for number in range(8)))
 
-    def wait_for(self, more: int) -> None:
-        """Return once so many more calls have ended."""
-        wanted = self.ended + more
-        end_s = time.monotonic() + ANSWER_S + more / 100
-        while self.ended < wanted:
-            assert time.monotonic() < end_s, f"{self.ended} calls of {wanted}"
-            time.sleep(0.01)
+    with weir.Client(target, timeout_s=ANSWER_S) as client:
+        calls = [partial(infer, client, X + number) for number in range(4)]
+        callers = [partial(load.repeat, call) for call in calls]
+        with load.running([*callers, lambda: asyncio.run(call_async())]):
+            yield load
 
-    @property
-    def ended(self) -> int:
-        return self.answers + len(self.failures)
 
-    def _call(self, client: weir.Client, number: int) -> None:
-        values = X + number
-        while not self.is_over.is_set():
-            try:
-                self._count(client.infer("affine", {"x": values}), values)
-            except weir.WeirError as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-
-    async def _call_async(self) -> None:
-        async with weir.AsyncClient(self.target, timeout_s=ANSWER_S) as client:
-
-            async def call(number: int) -> None:
-                values = X - number
-                while not self.is_over.is_set():
-                    try:
-                        self._count(await client.infer("affine", {"x": values}), values)
-                    except weir.WeirError as error:
-                        self.failures.append(f"asyncio {type(error).__name__}: {error}")
-
-            await asyncio.gather(*(call(number) for number in range(8)))
-
-    def _count(self, answer: weir.Answer, values: Array) -> None:
-        with self.lock:
-            if np.array_equal(answer["y"], 2 * values + 1):
-                self.answers += 1
-            else:
-                self.failures.append(f"a wrong answer: {answer['y']} to {values}")
+def infer(client: weir.Client, values: Array) -> None:
+    """One call, and a check of its answer."""
+    answer = client.infer("affine", {"x": values})
+    np.testing.assert_array_equal(answer["y"], 2 * values + 1)
 
 
 def terminate(server: Server) -> None:
@@ -156,16 +114,6 @@ def kill(server: Server) -> None:
     server.ended()
 
 
-def drain(server: Server) -> None:
-    """SIGTERM while a request runs: the server lives on for its grace, and refuses calls."""
-    with Client(server.target) as client:
-        run = client.send(burn(FOR_EVER), timeout=2 * ANSWER_S)
-        server.wait_for_metric(1, "weir_running_requests", model="burner")
-        server.process.send_signal(signal.SIGTERM)
-        assert server.ended() == 0
-        assert run.exception(ANSWER_S) is not None
-
-
 @pytest.mark.timeout(60 + CALLS // 50)
 @pytest.mark.parametrize("row", ["F17"])
 def test_stop_kill_and_drain_of_one_server_of_three_cost_no_call(
@@ -173,9 +121,8 @@ def test_stop_kill_and_drain_of_one_server_of_three_cost_no_call(
 ) -> None:
     flags = ("--config", str(few / "weir.toml"), "--grace-s", "2")
     with fleet(few, tmp_path, flags) as servers:
-        load = Load(servers.targets)
         faults = [terminate, kill, drain]
-        with load.running():
+        with load_on(servers.targets) as load:
             load.wait_for(CALLS // 20)
             count = 0
             while count < len(faults) or load.ended < CALLS:
@@ -188,7 +135,7 @@ def test_stop_kill_and_drain_of_one_server_of_three_cost_no_call(
                     # The next round meets each server with another fault.
                     faults.append(faults.pop(0))
 
-        assert not load.failures, f"{len(load.failures)} of {load.ended}: {load.failures[:5]}"
+        load.require_no_failure()
         assert load.answers >= CALLS
         logger.info("drill ended answers=%d faults=%d", load.answers, count)
 
@@ -198,49 +145,35 @@ def test_stop_of_one_server_costs_no_call_of_a_client_that_checks_no_health(
     few: Path, tmp_path: Path, flags: tuple[str, ...], row: str
 ) -> None:
     """With a header of its own, the client has no health checks, and retries only."""
-    with fleet(few, tmp_path, flags, count=2) as servers:
-        target = servers.targets[:2]
-        calls: list[str] = []
-        failures: list[str] = []
-        is_over = threading.Event()
+    load = Load()
 
-        def call() -> None:
-            with weir.Client(target, metadata={"authorization": "Bearer any"}) as client:
-                while not is_over.is_set():
-                    try:
-                        client.infer("affine", {"x": X})
-                        calls.append("")
-                    except weir.WeirError as error:
-                        failures.append(f"{type(error).__name__}: {error}")
+    def call(target: Servers) -> None:
+        with weir.Client(target, metadata={"authorization": "Bearer any"}) as client:
+            load.repeat(partial(infer, client, X))
 
-        threads = [threading.Thread(target=call) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(3):
-                wait_for_an_answer(servers.servers[1])
-                terminate(servers.servers[1])
-                servers.start(1)
-        finally:
-            is_over.set()
-            for thread in threads:
-                thread.join()
+    with (
+        fleet(few, tmp_path, flags, count=2) as servers,
+        load.running([partial(call, servers.targets[:2])] * 8),
+    ):
+        for _ in range(3):
+            wait_for_an_answer(servers.servers[1])
+            terminate(servers.servers[1])
+            servers.start(1)
 
-        assert not failures, f"{len(failures)} of {len(calls)}: {failures[:5]}"
+    load.require_no_failure()
 
 
 def test_server_that_joins_late_gets_its_share_of_a_list(
     few: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     with fleet(few, tmp_path, (*flags, "--max-connection-age-s", "1"), count=2) as servers:
-        load = Load(servers.targets)
-        with load.running():
+        with load_on(servers.targets) as load:
             load.wait_for(200)
             late = servers.start(2)
             wait_for_an_answer(late)
             assert_even(list(servers.servers.values()), load)
 
-        assert not load.failures, load.failures[:5]
+        load.require_no_failure()
 
 
 def test_server_that_joins_late_gets_its_share_of_a_name(
@@ -257,20 +190,20 @@ def test_server_that_joins_late_gets_its_share_of_a_name(
             return stack.enter_context(running(few, log, *flags, "--host", host))
 
         servers = [start(0), start(1)]
-        names = stack.enter_context(name_server("127.0.0.2", "127.0.0.3"))
-        load = Load(f"dns://{names.address}/weir.test:{port}")
-        with load.running():
+        names = stack.enter_context(DnsServer("weir.test", ttl_s=0))
+        names.addresses = ["127.0.0.2", "127.0.0.3"]
+        with load_on(f"dns://127.0.0.1:{names.port}/weir.test:{port}") as load:
             load.wait_for(200)
             servers.append(start(2))
             names.addresses.append("127.0.0.4")
             wait_for_an_answer(servers[2])
             assert_even(servers, load)
 
-        assert not load.failures, load.failures[:5]
+        load.require_no_failure()
 
 
 def wait_for_an_answer(server: Server) -> None:
-    server.wait_until(lambda: answered(server) > 0, "a server that is there gets no calls")
+    wait_until(lambda: answered(server) > 0, "a server that is there gets no calls")
 
 
 def assert_even(servers: Sequence[Server], load: Load) -> None:
@@ -287,40 +220,22 @@ def assert_even(servers: Sequence[Server], load: Load) -> None:
 def test_stop_of_one_server_costs_no_generated_text(
     encoder_decoders: Path, tmp_path: Path, transport: str, row: str
 ) -> None:
-    with fleet(encoder_decoders, tmp_path, ("--transport", transport), count=2) as servers:
-        texts: list[str] = []
-        failures: list[str] = []
-        is_over = threading.Event()
+    load = Load()
+    texts: set[str] = set()
 
-        def call() -> None:
-            with weir.Client(servers.targets[:2], timeout_s=ANSWER_S) as client:
-                while not is_over.is_set():
-                    try:
-                        texts.append(client.generate("pair", "hgfedc").result().text)
-                    except weir.WeirError as error:
-                        failures.append(f"{type(error).__name__}: {error}")
+    def call(target: Servers) -> None:
+        with weir.Client(target, timeout_s=ANSWER_S) as client:
+            load.repeat(lambda: texts.add(client.generate("pair", "hgfedc").result().text))
 
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(2):
-                wait_until(lambda: len(texts) >= 50)
-                terminate(servers.servers[1])
-                texts.clear()
-                wait_until(lambda: len(texts) >= 50)
-                servers.start(1)
-        finally:
-            is_over.set()
-            for thread in threads:
-                thread.join()
+    with (
+        fleet(encoder_decoders, tmp_path, ("--transport", transport), count=2) as servers,
+        load.running([partial(call, servers.targets[:2])] * 4),
+    ):
+        for _ in range(2):
+            load.wait_for(50)
+            terminate(servers.servers[1])
+            load.wait_for(50)
+            servers.start(1)
 
-        assert not failures, failures[:5]
-        assert len(set(texts)) == 1
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + ANSWER_S
-    while not is_true():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
+    load.require_no_failure()
+    assert len(texts) == 1

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.helpers.waiting import wait_until
 from tests.integration.generation import LISTENED, generate, rows_left
 from tests.integration.harness import (
     ANSWER_S,
@@ -69,7 +70,7 @@ def test_client_that_leaves_during_an_answer_frees_its_row_and_harms_no_other(
 
     assert text_of(beside) == "AA"
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    generating.wait_until(lambda: rows_left(generating) == before + 1, "one row has left")
+    wait_until(lambda: rows_left(generating) == before + 1, "one row has left")
     assert leaves.code().name == {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}[how]
 
 

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.helpers.waiting import wait_until
 from tests.integration.generation import LISTENED, Stream, asking, recorded, rows_left
 from tests.integration.harness import Client, Server, arrays, tensor
 from weir.protocol import inference_pb2 as pb
@@ -129,7 +130,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
             assert stream.call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    generating.wait_until(lambda: rows_left(generating) == before + requests, "the rows have left")
+    wait_until(lambda: rows_left(generating) == before + requests, "the rows have left")
 
 
 def test_late_request_ends_and_its_stream_goes_on(client: Client) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.helpers.certificates import Certificate
 from tests.helpers.dns_server import DnsServer
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import wait_until
 from tests.integration.harness import samples
-from tests.ops.stack import wait_until
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "envoy"
 PROGRAM = Path(sys.executable).parent / "envoy"

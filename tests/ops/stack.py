@@ -3,17 +3,16 @@
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from tests.helpers.waiting import wait_until
 from tests.ops.prometheus_api import Prometheus
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus"
-PATIENCE_S = 60.0
-"""Limit of each wait, on a busy machine."""
 
 
 @contextmanager
@@ -57,14 +56,6 @@ def wait_for_rules(api: Prometheus) -> None:
     for _ in range(2):
         asked_s = time.time()
         wait_until(partial(_are_evaluated, api, asked_s), "the rules were not evaluated")
-
-
-def wait_until(is_so: Callable[[], bool], otherwise: str, patience_s: float = PATIENCE_S) -> None:
-    """Poll until the condition holds; fail the test after `patience_s`."""
-    end_s = time.monotonic() + patience_s
-    while not is_so():
-        assert time.monotonic() < end_s, otherwise
-        time.sleep(0.05)
 
 
 def _are_evaluated(api: Prometheus, since_s: float) -> bool:

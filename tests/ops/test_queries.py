@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_until
 from tests.ops.answers import EMPTY_OPERANDS, empty_panels, empty_rules, operands
 from tests.ops.prometheus_api import Prometheus, filled
-from tests.ops.stack import wait_until
 from tools.dashboards.grafana_json import FOLDER
 
 pytestmark = pytest.mark.ops

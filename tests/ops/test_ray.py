@@ -18,7 +18,7 @@ import pytest
 
 from tests.helpers import onnx_models
 from tests.helpers.ports import free_port
-from tests.ops.stack import wait_until
+from tests.helpers.waiting import wait_until
 from weir.score.__main__ import main
 
 pytestmark = [pytest.mark.ops, pytest.mark.timeout(600)]

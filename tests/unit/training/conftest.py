@@ -1,35 +1,16 @@
 """Fixtures of the training tests: a small recipe, a small folder, and a silent monitor."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.training import Silent
 from weir.training.images.recipes import ImageRecipe
-from weir.training.loop import Progress, Task
 from weir.training.recipes import make_recipe
-
-
-class Silent:
-    """A monitor without a console that stops the run after so many steps."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.steps = 0
-        self.stop_after = stop_after
-
-    def must_stop(self) -> bool:
-        return self.stop_after is not None and self.steps >= self.stop_after
-
-    @contextmanager
-    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
-        def report(progress: Progress) -> None:
-            self.steps += bool(progress.step)
-
-        yield report
 
 
 @pytest.fixture(scope="session")

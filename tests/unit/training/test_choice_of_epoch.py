@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from tests.helpers.sequence_files import write_labelled, write_tagged
-from tests.helpers.training import train
-from tests.unit.training.conftest import Silent
+from tests.helpers.training import Silent, train
 from weir.training.recipes import make_recipe
 from weir.training.run_directory import RunRecord
 from weir.training.train import FEWEST_TO_CHOOSE

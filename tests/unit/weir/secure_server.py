@@ -21,6 +21,21 @@ def server_credentials(own: Certificate, client_ca: Path | None = None) -> grpc.
 
 
 @contextmanager
+def listening(
+    server: grpc.Server, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
+    """Start a server on a free port; yield its target, and stop it at the end."""
+    port = (
+        server.add_insecure_port("127.0.0.1:0")
+        if credentials is None
+        else server.add_secure_port("127.0.0.1:0", credentials)
+    )
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@contextmanager
 def serving(
     credentials: grpc.ServerCredentials | None = None, tokens: AbstractSet[str] = frozenset()
 ) -> Iterator[FakeServer]:
@@ -29,15 +44,8 @@ def serving(
     guards: list[grpc.ServerInterceptor] = [_RequireToken(tokens)] if tokens else []
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, handlers=handlers(fake), interceptors=guards)
-        port = (
-            server.add_insecure_port("127.0.0.1:0")
-            if credentials is None
-            else server.add_secure_port("127.0.0.1:0", credentials)
-        )
-        fake.target = f"127.0.0.1:{port}"
-        server.start()
-        yield fake
-        server.stop(0).wait()
+        with listening(server, credentials) as fake.target:
+            yield fake
 
 
 class _RequireToken(grpc.ServerInterceptor):

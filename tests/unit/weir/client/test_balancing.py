@@ -18,7 +18,7 @@ from grpc_health.v1.health import HealthServicer
 
 import weir
 from tests.helpers.certificates import Authority
-from tests.unit.weir.secure_server import server_credentials
+from tests.unit.weir.secure_server import listening, server_credentials
 from weir.client import balancing
 from weir.client.connection import CallContext
 from weir.protocol import inference_pb2 as pb
@@ -147,16 +147,9 @@ def serving(
             options=[("grpc.max_receive_message_length", -1)],
         )
         health_pb2_grpc.add_HealthServicer_to_server(replica.health, server)
-        port = (
-            server.add_insecure_port("127.0.0.1:0")
-            if credentials is None
-            else server.add_secure_port("127.0.0.1:0", credentials)
-        )
-        replica.target = f"127.0.0.1:{port}"
-        server.start()
-        yield replica
-        replica.health.enter_graceful_shutdown()
-        server.stop(0).wait()
+        with listening(server, credentials) as replica.target:
+            yield replica
+            replica.health.enter_graceful_shutdown()
 
 
 def targets(replicas: Sequence[Replica]) -> list[str]:
