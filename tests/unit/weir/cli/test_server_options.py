@@ -21,7 +21,7 @@ OPTIONS = {
     "--target", "--tls", "--ca", "--cert", "--key", "--server-name", "--token-file", "--header",
 }  # fmt: skip
 # `serve` and the others start a program; `inspect` reads a bundle.
-WITHOUT_SERVER = {*launch.PROGRAMS, "inspect"}
+WITHOUT_SERVER = {*launch.PROGRAMS, "fetch", "inspect"}
 # By verb, a command line that succeeds on the fake server.
 COMMANDS = {
     "infer": ("infer", "echo", "--input", "[[1, 2]]"),
