@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from weir.client.errors import UsageError
 from weir.protocol.datatypes import DATATYPES
-from weir.score import columns as cells
 from weir.score.batching import Failures, cut_by_length, score_rows
 from weir.score.binding import Binding, read_picture
 from weir.score.outputs import (
@@ -34,6 +33,7 @@ from weir.score.outputs import (
 from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_rows
 from weir.score.sources.lines import TEXT
 from weir.score.sources.pictures import PICTURE
+from weir.score.tensors import PartTensors
 from weir.score.texts import SORTED_ROWS, tokenized
 from weir.server.errors import InvalidRequest, ServerError, Unsupported
 from weir.server.preprocessing import images
@@ -127,8 +127,7 @@ class GraphScorer:
         elif self._binding.kind == "picture":
             batches = self._picture_batches(part, errors)
         else:
-            blocks = None if errors else self._block_batches(part)
-            batches = self._cell_batches(part, errors) if blocks is None else blocks
+            batches = self._tensor_batches(part, errors)
         return PreparedPart(part, batches, errors)
 
     def _text_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
@@ -149,18 +148,12 @@ class GraphScorer:
             for at in range(0, len(good), self._policy.max_rows)
         ]
 
-    def _block_batches(self, part: Part) -> list[Batch] | None:
-        """Batches of views of whole columns; None if a row needs a look of its own."""
-        blocks = {}
-        for spec in self._specs:
-            axes = spec.axes[1:]
-            fixed = [axis for axis in axes if isinstance(axis, int)]
-            if len(fixed) < len(axes) or not spec.has_shape or spec.datatype == "BYTES":
-                return None
-            found = cells.block(one_array(part, self._binding.columns[spec.name]), spec, fixed)
-            if found is None:
-                return None
-            blocks[spec.name] = found
+    def _tensor_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
+        """Batches of views of whole columns, or of rows that are read and checked one by one."""
+        tensors = PartTensors(part, self._specs, self._binding)
+        blocks = None if errors else tensors.blocks()
+        if blocks is None:
+            return self._cell_batches(part, tensors, errors)
         rows, step = part.table.num_rows, self._policy.max_rows
         return [
             BlockBatch(
@@ -172,20 +165,15 @@ class GraphScorer:
             for at in range(0, rows, step)
         ]
 
-    def _cell_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
-        """Batches of rows of which each is read and checked by itself."""
-        columns = {
-            spec.name: one_array(part, self._binding.columns[spec.name]) for spec in self._specs
-        }
+    def _cell_batches(
+        self, part: Part, tensors: PartTensors, errors: dict[int, str]
+    ) -> list[Batch]:
         by_key: dict[object, list[tuple[int, tuple[int, Inputs]]]] = {}
         for position in range(part.table.num_rows):
             if position in errors:
                 continue
             try:
-                inputs = {
-                    spec.name: self._cell(columns[spec.name], position, spec)
-                    for spec in self._specs
-                }
+                inputs = tensors.row(position)
                 fit = self.run.check(inputs)
             except (ServerError, ValueError) as error:
                 errors[position] = str(error)
@@ -196,12 +184,6 @@ class GraphScorer:
             for rows in by_key.values()
             for positions, chosen in cut_by_length(rows, lambda row: row[0], self._policy)
         ]
-
-    def _cell(self, column: pa.Array, position: int, spec: TensorSpec) -> Array:
-        try:
-            return cells.cell(column, position, spec, spec.axes[1:])
-        except ValueError as error:
-            raise ValueError(f"input {spec.name!r}: {error}") from None
 
     def pixels(self, column: pa.Array, position: int) -> Array:
         """The picture of a row as the model takes it, (height, width, channels).

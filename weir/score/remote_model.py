@@ -22,7 +22,6 @@ from weir.client.errors import InvalidArgument, OutOfRange, ResourceExhausted, U
 from weir.client.generation import Beam
 from weir.client.results import Class, TensorMetadata
 from weir.evaluate.model_description import ModelDescription, of_config
-from weir.score import columns as cells
 from weir.score.batching import Failures, score_rows
 from weir.score.binding import Binding, ModelInputs, read_picture
 from weir.score.errors import ScoringFailed
@@ -42,6 +41,7 @@ from weir.score.outputs import (
 )
 from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_rows
 from weir.score.sources.lines import TEXT
+from weir.score.tensors import PartTensors
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
@@ -204,10 +204,8 @@ class RemoteScorer:
         return PreparedPart(part, batches, errors)
 
     def _tensor_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
-        columns = {
-            spec.name: one_array(part, self._binding.columns[spec.name]) for spec in self._specs
-        }
-        blocks = None if errors or self._model.max_rows == 1 else self._blocks(columns)
+        tensors = PartTensors(part, self._specs, self._binding)
+        blocks = None if errors or self._request_rows == 1 else tensors.blocks()
         rows, step = part.table.num_rows, self._request_rows
         if blocks is not None:
             return [
@@ -223,27 +221,10 @@ class RemoteScorer:
             if position in errors:
                 continue
             try:
-                inputs = {
-                    spec.name: cells.cell(columns[spec.name], position, spec, spec.axes[1:])
-                    for spec in self._specs
-                }
+                batches.append(InferBatch(self, [position], tensors.row(position)))
             except ValueError as error:
                 errors[position] = str(error)
-            else:
-                batches.append(InferBatch(self, [position], inputs))
         return batches
-
-    def _blocks(self, columns: Mapping[str, pa.Array]) -> dict[str, Array] | None:
-        blocks = {}
-        for spec in self._specs:
-            fixed = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
-            if len(fixed) < len(spec.axes[1:]):
-                return None
-            found = cells.block(columns[spec.name], spec, fixed)
-            if found is None:
-                return None
-            blocks[spec.name] = found
-        return blocks
 
     def stop(self) -> None:
         """Let calls that wait for a full queue fail."""
