@@ -1,4 +1,4 @@
-"""Batches: rows of similar lengths together, and a failed batch row by row. Pure."""
+"""Batches: rows of similar lengths together, and a failed batch in halves. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Failures:
 
 
 def score_rows(positions: Sequence[int], failures: Failures, run: Run) -> Scores:
-    """Score rows together; if that fails, each alone, so that a row that fails harms no other.
+    """Score rows together; if that fails, in halves, so that a row that fails harms no other.
 
     Raises:
         Exception: of `failures.failed`, if it is that of every one of several rows.
@@ -42,23 +42,25 @@ def score_rows(positions: Sequence[int], failures: Failures, run: Run) -> Scores
         if len(positions) == 1:
             return Scores([], {}, {positions[0]: str(error)})
         first = error
-    alone = [
-        score_rows([position], failures, partial(_at, run, index))
-        for index, position in enumerate(positions)
+    middle = len(positions) // 2
+    halves = [
+        score_rows(positions[:middle], failures, run),
+        score_rows(positions[middle:], failures, partial(_from, run, middle)),
     ]
-    scored = [each for each in alone if each.positions]
+    scored = [each for each in halves if each.positions]
     if not scored and isinstance(first, failures.failed):
         raise first
     names = list(scored[0].columns) if scored else []
     return Scores(
         [position for each in scored for position in each.positions],
         {name: pa.concat_arrays([each.columns[name] for each in scored]) for name in names},
-        {position: text for each in alone for position, text in each.errors.items()},
+        {position: text for each in halves for position, text in each.errors.items()},
     )
 
 
-def _at(run: Run, index: int, _: slice) -> Mapping[str, pa.Array]:
-    return run(slice(index, index + 1))
+def _from(run: Run, first: int, rows: slice) -> Mapping[str, pa.Array]:
+    """The columns of rows that are counted from another one on."""
+    return run(slice(first + rows.start, first + rows.stop))
 
 
 def cut_by_length(

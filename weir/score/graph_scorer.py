@@ -56,6 +56,8 @@ _FAILURES = Failures(
 )
 
 _MAX_PART_ROWS = 8192
+# Batches that one thread runs before it builds columns, which costs as much for one as for many.
+_BATCHES = 16
 # Encoded pictures are in memory until they are scored.
 _PICTURE_ROWS = 512
 
@@ -134,10 +136,18 @@ class GraphScorer:
         if self._tokenizer is None:
             raise TypeError("expected a tokenizer")
         texts = tokenized(part, self._binding.columns[TEXT], self._tokenizer, errors)
-        batches = cut_by_length(texts, lambda text: len(text.ids), self._policy)
+        texts.sort(key=lambda text: len(text[1].ids))
+        step = self._policy.max_rows * _BATCHES
         return [
-            TextBatch(self.run, self._tokenizer, self._columns, positions, chosen)
-            for positions, chosen in batches
+            TextBatch(
+                self.run,
+                self._tokenizer,
+                self._columns,
+                [position for position, _ in texts[at : at + step]],
+                [text for _, text in texts[at : at + step]],
+                self._policy,
+            )
+            for at in range(0, len(texts), step)
         ]
 
     def _picture_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
@@ -154,13 +164,14 @@ class GraphScorer:
         blocks = None if errors else tensors.blocks()
         if blocks is None:
             return self._cell_batches(part, tensors, errors)
-        rows, step = part.table.num_rows, self._policy.max_rows
+        rows, step = part.table.num_rows, self._policy.max_rows * _BATCHES
         return [
             BlockBatch(
                 self.run,
                 self._columns,
                 range(at, min(at + step, rows)),
                 {name: array[at : at + step] for name, array in blocks.items()},
+                self._policy.max_rows,
             )
             for at in range(0, rows, step)
         ]
@@ -200,7 +211,7 @@ class GraphScorer:
         """The columns of some pictures (rows, height, width, channels)."""
         if self._preprocessing is None:
             raise TypeError("expected preprocessing")
-        return build(self._columns, self.run({self._preprocessing.input: pixels}))
+        return build(self._columns, [self.run({self._preprocessing.input: pixels})])
 
 
 class GraphRun:
@@ -234,7 +245,10 @@ class GraphRun:
             ServerError: the run fails.
             RowCountError: an output has another number of rows.
         """
-        outputs = self._session.run(collate.join(requests, self._paddings))
+        # One request is padded to its longest row, and no further: no other batch has to have its
+        # size, as in a server.
+        joined = requests[0] if len(requests) == 1 else collate.join(requests, self._paddings)
+        outputs = self._session.run(joined)
         counts = [len(next(iter(each.values()))) for each in requests]
         collate.check_rows(outputs, sum(counts))
         lengths = {
@@ -248,28 +262,33 @@ class GraphRun:
         return BatchOutputs(outputs, lengths)
 
 
-def build(columns: Sequence[ScoreColumn], batch: BatchOutputs) -> dict[str, pa.Array]:
-    """The columns of a batch."""
-    return {column.name: column.build(batch) for column in columns}
+def build(columns: Sequence[ScoreColumn], batches: Sequence[BatchOutputs]) -> dict[str, pa.Array]:
+    """The columns of some batches."""
+    return {column.name: column.build(batches) for column in columns}
 
 
 @dataclass(frozen=True, slots=True)
 class BlockBatch:
-    """Rows of fixed shape, views of whole columns."""
+    """Rows of fixed shape, views of whole columns, in batches of up to `batch_rows`."""
 
     run: GraphRun
     columns: Sequence[ScoreColumn]
     positions: Sequence[int]
     inputs: Inputs
+    batch_rows: int
 
     def score(self) -> Scores:
         """Score the rows."""
         return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
-        inputs = {name: array[rows] for name, array in self.inputs.items()}
-        self.run.check(inputs)
-        return build(self.columns, self.run(inputs))
+        outputs = []
+        for start in range(rows.start, rows.stop, self.batch_rows):
+            batch = slice(start, min(start + self.batch_rows, rows.stop))
+            inputs = {name: array[batch] for name, array in self.inputs.items()}
+            self.run.check(inputs)
+            outputs.append(self.run(inputs))
+        return build(self.columns, outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +305,7 @@ class CellBatch:
         return score_rows(
             self.positions,
             _FAILURES,
-            lambda rows: build(self.columns, self.run(*self.inputs[rows])),
+            lambda rows: build(self.columns, [self.run(*self.inputs[rows])]),
         )
 
 
@@ -316,26 +335,29 @@ class PictureBatch:
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Tokenized texts of similar lengths."""
+    """Tokenized texts, sorted by length, in batches of similar lengths."""
 
     run: GraphRun
     tokenizer: BundleTokenizer
     columns: Sequence[ScoreColumn]
     positions: Sequence[int]
     texts: Sequence[TokenizedText]
+    policy: BatchPolicy
 
     def score(self) -> Scores:
         """Score the texts."""
         return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
-        texts = self.texts[rows]
+        texts = [*enumerate(self.texts[rows])]
+        batches = cut_by_length(texts, lambda text: len(text.ids), self.policy)
+        return build(self.columns, [self._run(chosen) for _, chosen in batches])
+
+    def _run(self, texts: Sequence[TokenizedText]) -> BatchOutputs:
         batch = self.run(self.run.cast(self.tokenizer.rows(texts)))
-        sizes = [len(text.ids) for text in texts]
-        lengths = dict.fromkeys(batch.lengths, sizes)
-        return build(
-            self.columns, BatchOutputs(batch.outputs, lengths, [text.tokens for text in texts])
-        )
+        own = tuple(len(text.ids) for text in texts)
+        lengths = dict.fromkeys(batch.lengths, own)
+        return BatchOutputs(batch.outputs, lengths, [text.tokens for text in texts])
 
 
 def _check_single_rows(model: ServedModel) -> None:

@@ -45,8 +45,8 @@ class BatchOutputs:
     tokens: Sequence[Sequence[str]] = ()
 
 
-Build = Callable[[BatchOutputs], pa.Array]
-"""Makes a column of a batch's outputs."""
+Build = Callable[[Sequence[BatchOutputs]], pa.Array]
+"""Makes a column of the outputs of batches, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ScoreColumn:
     """A column of the scores.
 
     Attributes:
-        build: called once for each batch.
+        build: called once for many batches, as each call of Arrow costs some microseconds.
     """
 
     name: str
@@ -106,7 +106,13 @@ def token_column() -> ScoreColumn:
     return ScoreColumn(TOKENS, pa.list_(pa.string()), _tokens)
 
 
-def _tensor(spec: TensorSpec, kind: pa.DataType, batch: BatchOutputs) -> pa.Array:
+def _tensor(spec: TensorSpec, kind: pa.DataType, batches: Sequence[BatchOutputs]) -> pa.Array:
+    parts = [part for batch in batches for part in _own_parts(spec, batch)]
+    return pa.concat_arrays([cells.to_column(part, kind) for part in parts])
+
+
+def _own_parts(spec: TensorSpec, batch: BatchOutputs) -> list[Array]:
+    """An output in as few parts as have one shape: whole, or a part a row without its padding."""
     array = batch.outputs[spec.name]
     cut = {
         position: batch.lengths[axis]
@@ -114,42 +120,55 @@ def _tensor(spec: TensorSpec, kind: pa.DataType, batch: BatchOutputs) -> pa.Arra
         if isinstance(axis, str) and axis in batch.lengths
     }
     if not cut:
-        return cells.to_column(array, kind)
-    rows = []
+        return [array]
+    parts = []
     for row in range(len(array)):
         own: list[slice] = [slice(row, row + 1), *([slice(None)] * (array.ndim - 1))]
         for position, lengths in cut.items():
             own[position] = slice(lengths[row])
-        rows.append(cells.to_column(array[tuple(own)], kind))
-    return pa.concat_arrays(rows) if rows else pa.array([], kind)
+        parts.append(array[tuple(own)])
+    return parts
 
 
-def _class_labels(output: str, labels: Sequence[str], batch: BatchOutputs) -> pa.Array:
-    return cells.labels_of(batch.outputs[output].argmax(axis=-1), labels)
+def _class_labels(output: str, labels: Sequence[str], batches: Sequence[BatchOutputs]) -> pa.Array:
+    return cells.labels_of(_joined(output, batches).argmax(axis=-1), labels)
 
 
-def _class_probabilities(output: str, batch: BatchOutputs) -> pa.Array:
-    likely = probabilities_of(output, batch.outputs[output]).max(axis=-1)
+def _class_probabilities(output: str, batches: Sequence[BatchOutputs]) -> pa.Array:
+    likely = probabilities_of(output, _joined(output, batches)).max(axis=-1)
     return pa.array(likely.astype(np.float32, copy=False))
 
 
-def _tags(output: str, axis: str, labels: Sequence[str], batch: BatchOutputs) -> pa.Array:
-    lengths = batch.lengths[axis]
-    best = batch.outputs[output].argmax(axis=-1)  # (rows, tokens)
-    return cells.lists_of(cells.labels_of(best[_real(best, lengths)], labels), lengths)
+def _tags(
+    output: str, axis: str, labels: Sequence[str], batches: Sequence[BatchOutputs]
+) -> pa.Array:
+    best = _real_entries(output, axis, batches).argmax(axis=-1)
+    return cells.lists_of(cells.labels_of(best, labels), _lengths(axis, batches))
 
 
-def _tag_probabilities(output: str, axis: str, batch: BatchOutputs) -> pa.Array:
-    lengths, scores = batch.lengths[axis], batch.outputs[output]
-    likely = probabilities_of(output, scores[_real(scores, lengths)]).max(axis=-1)
-    return cells.lists_of(pa.array(likely.astype(np.float32, copy=False)), lengths)
+def _tag_probabilities(output: str, axis: str, batches: Sequence[BatchOutputs]) -> pa.Array:
+    likely = probabilities_of(output, _real_entries(output, axis, batches)).max(axis=-1)
+    values = pa.array(likely.astype(np.float32, copy=False))
+    return cells.lists_of(values, _lengths(axis, batches))
 
 
-def _real(array: Array, lengths: Sequence[int]) -> NDArray[np.bool_]:
-    """Which entries (rows, tokens) are no padding."""
-    real: NDArray[np.bool_] = np.arange(array.shape[1]) < np.asarray(lengths)[:, None]
-    return real
+def _joined(output: str, batches: Sequence[BatchOutputs]) -> Array:
+    return np.concatenate([batch.outputs[output] for batch in batches])
 
 
-def _tokens(batch: BatchOutputs) -> pa.Array:
-    return pa.array([list(each) for each in batch.tokens], pa.list_(pa.string()))
+def _real_entries(output: str, axis: str, batches: Sequence[BatchOutputs]) -> Array:
+    """The entries (tokens, …) of an output (rows, tokens, …) that are no padding."""
+    parts = []
+    for batch in batches:
+        array, lengths = batch.outputs[output], np.asarray(batch.lengths[axis])
+        parts.append(array[np.arange(array.shape[1]) < lengths[:, None]])
+    return np.concatenate(parts)
+
+
+def _lengths(axis: str, batches: Sequence[BatchOutputs]) -> list[int]:
+    return [length for batch in batches for length in batch.lengths[axis]]
+
+
+def _tokens(batches: Sequence[BatchOutputs]) -> pa.Array:
+    texts = [list(tokens) for batch in batches for tokens in batch.tokens]
+    return pa.array(texts, pa.list_(pa.string()))

@@ -250,8 +250,8 @@ class RemoteScorer:
         answer = self._retry_while_full(
             lambda: model.client.infer(model.name, inputs, version=model.version)
         )
-        batch = BatchOutputs(answer.outputs, {})
-        return {column.name: column.build(batch) for column in self._columns}
+        batches = [BatchOutputs(answer.outputs, {})]
+        return {column.name: column.build(batches) for column in self._columns}
 
     def _call_of(self) -> Callable[[Sequence[Any]], dict[str, pa.Array]]:
         calls = {

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 ERROR = "error"
@@ -111,24 +112,32 @@ def assemble(
     found = {**prepared.errors}
     for each in scores:
         found |= each.errors
-    positions = [position for each in scores for position in each.positions]
-    order = None
-    if positions != list(range(rows)):
-        where: list[int | None] = [None] * rows
-        for index, position in enumerate(positions):
-            where[position] = index
-        order = pa.array(where, pa.int64())
+    order = _order([each.positions for each in scores if len(each.positions)], rows)
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):
         arrays = [each.columns[name] for each in scores if len(each.positions)]
         column = pa.concat_arrays(arrays) if arrays else pa.array([], kind)
         columns.append(column if order is None else column.take(order))
-    messages = pa.array([found.get(position) for position in range(rows)], pa.string())
+    messages = (
+        pa.array([found.get(position) for position in range(rows)], pa.string())
+        if found
+        else pa.nulls(rows, pa.string())
+    )
     kept = [table.column(name) for name in keep]
     kinds = [(name, column.type) for name, column in zip(keep, kept, strict=True)]
     return pa.Table.from_arrays(
         [*kept, *columns, messages], schema=pa.schema([*kinds, *schema, (ERROR, pa.string())])
     )
+
+
+def _order(positions: Sequence[Sequence[int]], rows: int) -> pa.Array | None:
+    """Where each row is among scores one after the other; None if they are in order."""
+    flat = np.concatenate([np.asarray(each) for each in positions]) if positions else np.empty(0)
+    if np.array_equal(flat, np.arange(rows)):
+        return None
+    where = np.full(rows, -1)
+    where[flat.astype(np.intp)] = np.arange(len(flat))
+    return pa.array(where, mask=where < 0)
 
 
 def score_table(scorer: Scorer, table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
