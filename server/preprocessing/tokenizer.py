@@ -119,10 +119,12 @@ class Tokenizer:
         inputs = {name: np.full(shape, self._time.padding[name])}
         if self._time.lengths is not None:
             inputs[self._time.lengths] = lengths
-        for row, text in enumerate(texts):
-            inputs[name][row, : len(text.ids)] = text.ids
+        # In the order of the rows, as a mask takes them.
+        is_token = np.arange(shape[1]) < lengths[:, np.newaxis]  # (rows, T)
+        inputs[name][is_token] = [*chain.from_iterable(text.ids for text in texts)]
         if spelling is not None and self._characters is not None:
-            inputs[spelling] = _spelled_rows(texts, shape, self._characters.padding[spelling])
+            padding = self._characters.padding[spelling]
+            inputs[spelling] = _spelled_rows(texts, is_token, padding)
         return inputs
 
     def _split(self, text: str) -> list[str]:
@@ -144,13 +146,13 @@ class Tokenizer:
         return self._ids.get(lowered, unknown), [of.get(each, unknown) for each in token[:limit]]
 
 
-def _spelled_rows(texts: Sequence[TokenizedText], shape: tuple[int, int], padding: int) -> Array:
-    lengths = np.zeros(shape, np.int64)
-    for row, text in enumerate(texts):
-        lengths[row, : len(text.characters)] = [*map(len, text.characters)]
-    rows = np.full((*shape, int(lengths.max())), padding)
-    spelled = chain.from_iterable(text.characters for text in texts)
-    # In the order of the rows, as a mask takes them.
+def _spelled_rows(
+    texts: Sequence[TokenizedText], is_token: NDArray[np.bool_], padding: int
+) -> Array:
+    spelled = [characters for text in texts for characters in text.characters]
+    lengths = np.zeros(is_token.shape, np.int64)
+    lengths[is_token] = [*map(len, spelled)]
+    rows = np.full((*is_token.shape, int(lengths.max())), padding)
     rows[np.arange(rows.shape[2]) < lengths[..., np.newaxis]] = [*chain.from_iterable(spelled)]
     return rows
 
