@@ -1,5 +1,7 @@
 """Texts of a part, tokenized by a bundle's tokenizer."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 
@@ -45,10 +47,9 @@ def _values(column: pa.Array) -> list[str | list[str] | None]:
         texts: list[str | list[str] | None] = column.to_numpy(zero_copy_only=False).tolist()
         return texts
     tokens = column.flatten().to_numpy(zero_copy_only=False).tolist()
-    ends = np.cumsum(column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)).tolist()
-    rows: list[str | list[str] | None] = [
-        tokens[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
-    ]
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    ends = [0, *np.cumsum(lengths).tolist()]
+    rows: list[str | list[str] | None] = [tokens[start:end] for start, end in pairwise(ends)]
     for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
         rows[position] = None
     return rows

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weir.client.errors import UsageError
@@ -127,6 +127,7 @@ def test_class_without_a_label_is_its_number() -> None:
     assert columns.labels_of(np.array([1, 0, 2]), ["a", "b"]).to_pylist() == ["b", "a", "2"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=8))
 def test_lists_of_lengths(rows: list[list[int]]) -> None:
     flat = pa.array([value for row in rows for value in row], pa.int64())

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weir.client.errors import UsageError
@@ -198,6 +198,7 @@ def test_file_that_changed_is_another_input(tmp_path: Path) -> None:
     assert open_source(path).identity() != before
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 7), max_size=9),
     st.integers(1, 9),
