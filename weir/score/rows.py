@@ -123,11 +123,16 @@ def assemble(
         if found
         else pa.nulls(rows, pa.string())
     )
-    kept = [table.column(name) for name in keep]
-    kinds = [(name, column.type) for name, column in zip(keep, kept, strict=True)]
+    kept = {name: table.column(name) for name in keep}
+    kinds = {name: column.type for name, column in kept.items()}
     return pa.Table.from_arrays(
-        [*kept, *columns, messages], schema=pa.schema([*kinds, *schema, (ERROR, pa.string())])
+        [*kept.values(), *columns, messages], schema=schema_of(kinds, schema)
     )
+
+
+def schema_of(kept: Mapping[str, pa.DataType], schema: pa.Schema) -> pa.Schema:
+    """The columns of an output: those that are kept, the scores, and the errors."""
+    return pa.schema([*kept.items(), *schema, (ERROR, pa.string())])
 
 
 def _order(positions: Sequence[Sequence[int]], rows: int) -> pa.Array | None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from weir.client.errors import UsageError
 from weir.score.binding import Binding
 from weir.score.part_files import PartFiles
-from weir.score.rows import ERROR, Part, PreparedPart, Scorer, Scores, assemble
+from weir.score.rows import ERROR, Part, PreparedPart, Scorer, Scores, assemble, schema_of
 from weir.score.sources.base import Source, in_parts
 
 # While one part is scored, the next one waits and another is read. With many threads, or parts of
@@ -76,13 +76,7 @@ def score(
         raise UsageError(f"--keep {taken[0]}: the scores have a column of this name; rename yours")
     columns = binding.types
     kept = {name: columns.get(name) or source.columns[name] or pa.string() for name in keep}
-    schema = pa.schema(
-        [
-            *kept.items(),
-            *zip(scorer.schema.names, scorer.schema.types, strict=True),
-            (ERROR, pa.string()),
-        ]
-    )
+    schema = schema_of(kept, scorer.schema)
     files = PartFiles(out, {
         "input": source.identity(),
         "shard": list(shard),
