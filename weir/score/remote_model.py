@@ -239,8 +239,11 @@ class RemoteScorer:
             except ResourceExhausted as error:
                 # Without a pause it is no full queue: a message is too large, or memory is short.
                 pause_s = error.retry_after_s
-                if pause_s is None or time.monotonic() > end_s:
+                if pause_s is None:
                     raise
+                if time.monotonic() > end_s:
+                    # Of the server and not of the rows, which would get errors for it.
+                    raise ScoringFailed(f"full for {_MAX_WAIT_S:.0f} s: {error}") from error
             if self._stopped.wait(max(pause_s, _WAIT_S)):
                 raise ScoringFailed("the run has ended")
 

@@ -16,7 +16,7 @@ from weir.client.client import Client
 from weir.client.errors import ResourceExhausted, UsageError
 from weir.client.results import Answer
 from weir.evaluate.model_description import ModelDescription
-from weir.score import scoring
+from weir.score import remote_model, scoring
 from weir.score.batching import Failures, cut_by_length, score_rows
 from weir.score.binding import Binding
 from weir.score.errors import ScoringFailed
@@ -292,6 +292,17 @@ def test_full_queue_delays_a_call() -> None:
 def test_call_that_no_pause_helps_is_not_made_again() -> None:
     with pytest.raises(ResourceExhausted):
         remote(Full(None)).infer({})
+
+
+def test_queue_that_stays_full_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_model, "_MAX_WAIT_S", -1.0)
+    scorer = remote(Full(0.0))
+    part = Part(0, pa.table({"x": pa.array([1.0], pa.float32())}))
+
+    (batch,) = scorer.prepare(part).batches
+
+    with pytest.raises(ScoringFailed, match="full"):
+        batch.score()
 
 
 def test_call_that_waits_for_a_full_queue_ends_with_the_run() -> None:
