@@ -13,6 +13,7 @@ Rules:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,24 @@ SPECIAL = frozenset(("<pad>", "<unk>", "<s>", "</s>"))
 """Entries of a vocabulary that are no text."""
 
 
+@dataclass(frozen=True, slots=True)
+class FlatTokens:
+    """The tokens of several texts, one text after the other.
+
+    Attributes:
+        lengths: the tokens of each text, (texts,).
+        ids: (tokens,).
+        character_lengths: the characters of each token, (tokens,); empty where the model reads
+            none.
+        characters: the ids of all tokens' characters, one token after the other.
+    """
+
+    lengths: Array
+    ids: Array
+    character_lengths: Array
+    characters: Array
+
+
 class Tokenizer:
     """The tokenizer of one bundle; safe to use from several threads.
 
@@ -66,7 +85,7 @@ class Tokenizer:
         self.tokenisation = tokenisation
         self._time = time
         self._characters = characters
-        self._limits = TextLimits(time.maximum)
+        self.limits = TextLimits(time.maximum)
         self._lowers_texts = lowers_texts
         # Of a contract, only the rule tokenizer-json has none.
         self._unknown = tokenisation.unknown or 0
@@ -83,21 +102,29 @@ class Tokenizer:
 
     def tokenize(self, text: str) -> TokenizedText:
         """Split a text and look its tokens up."""
-        self._limits.check_text(text)
+        return self.look_up(self.split(text))
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text."""
+        self.limits.check_text(text)
         if self._lowers_texts and self.tokenisation.lower:
             text = text.lower()
-        return self.look_up(self._split(text))
+        rule = self.tokenisation.rule
+        if rule in ("words", "spaces", "letters"):
+            return split_text(text, rule)
+        pieces: list[str] = []
+        if self._subwords is not None:
+            # A run of characters that the model never saw is one piece.
+            text = normalise(text, is_subwords=True)
+            pieces = self._subwords.encode(text, out_type=str)
+        return pieces
 
     def look_up(self, tokens: Sequence[str]) -> TokenizedText:
         """Look up tokens that are split already."""
-        self._limits.check_count(len(tokens))
-        self._limits.check_tokens(tokens)
+        self.limits.check_count(len(tokens))
+        self.limits.check_tokens(tokens)
         unknown = self._unknown
-        remembered, find = self._remembered, self._find
-        found = [
-            remembered(token) if len(token) <= _REMEMBERED_CHARACTERS else find(token)
-            for token in tokens
-        ]
+        found = self.find(tokens)
         ids = [number for number, _ in found]
         return TokenizedText(
             tokens=tokens,
@@ -113,48 +140,47 @@ class Tokenizer:
             Tokens (rows, T), their lengths (rows,) where the model takes them, characters
             (rows, T, L) where it reads them.
         """
+        spelled = [characters for text in texts for characters in text.characters]
+        return self.pad(
+            FlatTokens(
+                np.array([len(text.ids) for text in texts]),
+                np.array([*chain.from_iterable(text.ids for text in texts)]),
+                np.array([*map(len, spelled)]),
+                np.array([*chain.from_iterable(spelled)], np.int64),
+            )
+        )
+
+    def pad(self, flat: FlatTokens) -> dict[str, Array]:
+        """The model's inputs, as of `rows`."""
         name, spelling = self.tokenisation.tokens, self.tokenisation.characters
-        lengths = np.array([len(text.ids) for text in texts])
-        shape = (len(texts), int(lengths.max()))
+        shape = (len(flat.lengths), int(flat.lengths.max()))
         inputs = {name: np.full(shape, self._time.padding[name])}
         if self._time.lengths is not None:
-            inputs[self._time.lengths] = lengths
+            inputs[self._time.lengths] = flat.lengths
         # In the order of the rows, as a mask takes them.
-        is_token = np.arange(shape[1]) < lengths[:, np.newaxis]  # (rows, T)
-        inputs[name][is_token] = [*chain.from_iterable(text.ids for text in texts)]
+        is_token = np.arange(shape[1]) < flat.lengths[:, np.newaxis]  # (rows, T)
+        inputs[name][is_token] = flat.ids
         if spelling is not None and self._characters is not None:
-            padding = self._characters.padding[spelling]
-            inputs[spelling] = _spelled_rows(texts, is_token, padding)
+            lengths = np.zeros(shape, np.int64)
+            lengths[is_token] = flat.character_lengths
+            spelled: Array = np.full((*shape, int(lengths.max())), self._characters.padding[spelling])
+            spelled[np.arange(spelled.shape[2]) < lengths[..., np.newaxis]] = flat.characters
+            inputs[spelling] = spelled
         return inputs
 
-    def _split(self, text: str) -> list[str]:
-        rule = self.tokenisation.rule
-        if rule in ("words", "spaces", "letters"):
-            return split_text(text, rule)
-        pieces: list[str] = []
-        if self._subwords is not None:
-            # A run of characters that the model never saw is one piece.
-            text = normalise(text, is_subwords=True)
-            pieces = self._subwords.encode(text, out_type=str)
-        return pieces
+    def find(self, tokens: Sequence[str]) -> list[tuple[int, list[int]]]:
+        """The id of each token, and those of its characters where the model reads them."""
+        remembered, find = self._remembered, self._find
+        return [
+            remembered(token) if len(token) <= _REMEMBERED_CHARACTERS else find(token)
+            for token in tokens
+        ]
 
     def _find(self, token: str) -> tuple[int, list[int]]:
-        """The id of a token, and those of its characters where the model reads them."""
         limit = self._characters.maximum if self._characters else 0
         unknown, of = self._unknown, self._character_ids
         lowered = token.lower() if self.tokenisation.lower else token
         return self._ids.get(lowered, unknown), [of.get(each, unknown) for each in token[:limit]]
-
-
-def _spelled_rows(
-    texts: Sequence[TokenizedText], is_token: NDArray[np.bool_], padding: int
-) -> Array:
-    spelled = [characters for text in texts for characters in text.characters]
-    lengths = np.zeros(is_token.shape, np.int64)
-    lengths[is_token] = [*map(len, spelled)]
-    rows = np.full((*is_token.shape, int(lengths.max())), padding)
-    rows[np.arange(rows.shape[2]) < lengths[..., np.newaxis]] = [*chain.from_iterable(spelled)]
-    return rows
 
 
 BundleTokenizer = Tokenizer | FastTokenizer

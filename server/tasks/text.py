@@ -164,7 +164,26 @@ def probabilities_of(output: str, scores: Array) -> Array:
     """Probabilities of scores (…, classes): the softmax, unless the output is `probabilities`."""
     if output == PROBABILITIES:
         return scores
-    wide = scores.astype(np.float64)
-    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    powers = _powers(scores)
     result: Array = powers / powers.sum(axis=-1, keepdims=True)
     return result
+
+
+def greatest_probability_of(output: str, scores: Array) -> Array:
+    """The greatest of the probabilities of scores (…, classes), (…)."""
+    if output == PROBABILITIES:
+        # A fifth of the time of `max` along a short axis.
+        best = scores.argmax(axis=-1, keepdims=True)
+        greatest: Array = np.take_along_axis(scores, best, axis=-1)[..., 0]
+    else:
+        # The power of the greatest score is 1.
+        greatest = 1 / _powers(scores).sum(axis=-1)
+    return greatest
+
+
+def _powers(scores: Array) -> Array:
+    """e to the distance of each score from the greatest."""
+    wide: Array = scores.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    np.exp(wide, out=wide)
+    return wide

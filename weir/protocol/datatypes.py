@@ -67,6 +67,9 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
     Raises:
         ValueError: the protocol has no such datatype.
     """
+    row = _BY_DTYPE.get(dtype)
+    if row is not None:
+        return row.name
     if dtype.kind in "OSU":
         return "BYTES"
     if dtype.name == "bfloat16":

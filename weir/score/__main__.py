@@ -1,5 +1,6 @@
 """`python -m weir.score`, and what `weir score` calls."""
 
+import gc
 import re
 import signal
 import sys
@@ -217,6 +218,8 @@ def _run(
     from weir.score import scoring  # noqa: PLC0415
 
     start, stop = scoring.shard_of(source.rows, *shard)
+    # Nothing that is loaded ends before the run; the collector looks at what the run makes alone.
+    gc.freeze()
     began_s = time.monotonic()
     try:
         with _signals(), _progress(stop - start) as advance:

@@ -1,17 +1,16 @@
 """Batches: rows of similar lengths together, and a failed batch in halves. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from weir.score.rows import Scores
 from weir.server.runtime.collate import rounded_up
 from weir.server.scheduling.batching import BatchPolicy
-
-Item = TypeVar("Item")
 
 Run = Callable[[slice], Mapping[str, pa.Array]]
 """The columns of some of a batch's rows."""
@@ -63,15 +62,20 @@ def _from(run: Run, first: int, rows: slice) -> Mapping[str, pa.Array]:
     return run(slice(first + rows.start, first + rows.stop))
 
 
-def cut_by_length(
-    rows: Sequence[tuple[int, Item]], length: Callable[[Item], int], policy: BatchPolicy
-) -> list[tuple[list[int], list[Item]]]:
-    """Batches of rows of similar lengths: the positions and the rows of each."""
-    batches: list[tuple[list[int], list[Item]]] = []
-    for position, item in sorted(rows, key=lambda row: length(row[1])):
-        size = rounded_up(max(1, length(item)))
-        if not batches or not policy.fits(len(batches[-1][0]) + 1, size):
-            batches.append(([], []))
-        batches[-1][0].append(position)
-        batches[-1][1].append(item)
-    return batches
+def longest_first(lengths: NDArray[np.intp], *others: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The order of rows for `cut_by_length`; rows of one length are sorted by other lengths.
+
+    The batches that take longest are not the last ones, which fewer threads score.
+    """
+    order: NDArray[np.intp] = np.lexsort([-each for each in reversed((lengths, *others))])
+    return order
+
+
+def cut_by_length(lengths: NDArray[np.intp], policy: BatchPolicy) -> Iterator[slice]:
+    """Batches of rows of similar lengths, of rows that are sorted, the longest first."""
+    start = 0
+    while start < len(lengths):
+        size = rounded_up(max(1, int(lengths[start])))
+        stop = min(start + policy.rows_of(size), len(lengths))
+        yield slice(start, stop)
+        start = stop

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as kinds
 from numpy.typing import NDArray
 
@@ -224,20 +225,20 @@ def _nest(column: pa.Array, shape: Sequence[int], kind: pa.DataType) -> pa.Array
     return column
 
 
-def lists_of(values: pa.Array, lengths: Sequence[int]) -> pa.Array:
+def lists_of(values: pa.Array, lengths: NDArray[np.intp]) -> pa.Array:
     """A list for each row, of so many of the values."""
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def labels_of(indices: Array, labels: Sequence[str]) -> pa.Array:
+def labels_of(indices: Array, labels: pa.Array) -> pa.Array:
     """The label of each class; its number where there is none."""
-    known = pa.array(labels, pa.string())
     most = int(indices.max(initial=-1))
     if most >= len(labels):
-        known = pa.array([*labels, *map(str, range(len(labels), most + 1))], pa.string())
-    return known.take(pa.array(indices))
+        numbers = map(str, range(len(labels), most + 1))
+        labels = pa.concat_arrays([labels, pa.array(numbers, pa.string())])
+    return pc.take(labels, pa.array(indices))
 
 
 def _as_text(value: object) -> str:

@@ -14,12 +14,11 @@ from weir.score.batching import Failures, cut_by_length, score_rows
 from weir.score.binding import Binding
 from weir.score.rows import Part, PreparedPart, Scores, part_rows
 from weir.score.sources.lines import TEXT
-from weir.score.texts import SORTED_ROWS, tokenized
+from weir.score.texts import SORTED_ROWS, Texts, texts_of
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.generation.decoder_batch import Row
 from weir.server.generation.encoder_decoder import EncoderDecoderModel
 from weir.server.generation.sampling_parameters import SearchParameters
-from weir.server.preprocessing.tokenized_text import TokenizedText
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.batching import BatchPolicy
 
@@ -76,14 +75,9 @@ class GenerationScorer:
     def prepare(self, part: Part) -> PreparedPart:
         """Cut a part into batches."""
         errors = dict(part.errors)
-        texts = tokenized(part, self._binding.columns[TEXT], self.tokenizer, errors)
-        policy = BatchPolicy(self.rows * _BATCHES)
-        batches = cut_by_length(texts, lambda text: len(text.ids), policy)
-        return PreparedPart(
-            part,
-            [GenerationBatch(self, positions, chosen) for positions, chosen in batches],
-            errors,
-        )
+        texts = texts_of(part, self._binding.columns[TEXT], self.tokenizer, errors)
+        batches = cut_by_length(texts.lengths, BatchPolicy(self.rows * _BATCHES))
+        return PreparedPart(part, [GenerationBatch(self, texts, rows) for rows in batches], errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +85,17 @@ class GenerationBatch:
     """Texts that one decoder batch works through; a text takes the place of one that is done."""
 
     scorer: GenerationScorer
-    positions: Sequence[int]
-    texts: Sequence[TokenizedText]
+    texts: Texts
+    rows: slice
 
     def score(self) -> Scores:
         """Generate the texts."""
-        return score_rows(self.positions, _FAILURES, self._score)
+        return score_rows(self.texts.positions[self.rows].tolist(), _FAILURES, self._score)
 
     def _score(self, chosen: slice) -> Mapping[str, pa.Array]:
-        model, texts = self.scorer.model, self.texts[chosen]
-        inputs = model.graphs.encoder.signature.cast(self.scorer.tokenizer.rows(texts))
+        model, first = self.scorer.model, self.rows.start
+        texts = self.texts.inputs(slice(first + chosen.start, first + chosen.stop))
+        inputs = model.graphs.encoder.signature.cast(texts)
         rows = model.graphs.rows(inputs, self.scorer.search)
         self._decode(rows)
         best = [row.hypotheses[0] for row in rows]

@@ -5,7 +5,7 @@ length within a part, so that a batch has little padding.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from weir.client.errors import UsageError
 from weir.protocol.datatypes import DATATYPES
-from weir.score.batching import Failures, cut_by_length, score_rows
+from weir.score.batching import Failures, cut_by_length, longest_first, score_rows
 from weir.score.binding import Binding, read_picture
 from weir.score.outputs import (
     PROBABILITIES,
@@ -34,11 +34,9 @@ from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_r
 from weir.score.sources.lines import TEXT
 from weir.score.sources.pictures import PICTURE
 from weir.score.tensors import PartTensors
-from weir.score.texts import SORTED_ROWS, tokenized
+from weir.score.texts import SORTED_ROWS, Texts, texts_of
 from weir.server.errors import InvalidRequest, ServerError, Unsupported
 from weir.server.preprocessing import images
-from weir.server.preprocessing.tokenized_text import TokenizedText
-from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.runtime import collate
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.session import Session
@@ -135,19 +133,11 @@ class GraphScorer:
     def _text_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
         if self._tokenizer is None:
             raise TypeError("expected a tokenizer")
-        texts = tokenized(part, self._binding.columns[TEXT], self._tokenizer, errors)
-        texts.sort(key=lambda text: len(text[1].ids))
-        step = self._policy.max_rows * _BATCHES
+        texts = texts_of(part, self._binding.columns[TEXT], self._tokenizer, errors)
+        rows, step = len(texts.lengths), self._policy.max_rows * _BATCHES
         return [
-            TextBatch(
-                self.run,
-                self._tokenizer,
-                self._columns,
-                [position for position, _ in texts[at : at + step]],
-                [text for _, text in texts[at : at + step]],
-                self._policy,
-            )
-            for at in range(0, len(texts), step)
+            TextBatch(self.run, self._columns, texts, slice(at, min(at + step, rows)), self._policy)
+            for at in range(0, rows, step)
         ]
 
     def _picture_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
@@ -162,7 +152,7 @@ class GraphScorer:
         """Batches of views of whole columns, or of rows that are read and checked one by one."""
         tensors = PartTensors(part, self._specs, self._binding)
         blocks = None if errors else tensors.blocks()
-        if blocks is None:
+        if blocks is None or not self.run.admits(blocks, self._policy.max_rows):
             return self._cell_batches(part, tensors, errors)
         rows, step = part.table.num_rows, self._policy.max_rows * _BATCHES
         return [
@@ -179,7 +169,7 @@ class GraphScorer:
     def _cell_batches(
         self, part: Part, tensors: PartTensors, errors: dict[int, str]
     ) -> list[Batch]:
-        by_key: dict[object, list[tuple[int, tuple[int, Inputs]]]] = {}
+        by_key: dict[object, list[tuple[int, int, Inputs]]] = {}
         for position in range(part.table.num_rows):
             if position in errors:
                 continue
@@ -189,12 +179,17 @@ class GraphScorer:
             except (ServerError, ValueError) as error:
                 errors[position] = str(error)
             else:
-                by_key.setdefault(fit.key, []).append((position, (fit.length, inputs)))
-        return [
-            CellBatch(self.run, self._columns, positions, [inputs for _, inputs in chosen])
-            for rows in by_key.values()
-            for positions, chosen in cut_by_length(rows, lambda row: row[0], self._policy)
-        ]
+                by_key.setdefault(fit.key, []).append((fit.length, position, inputs))
+        return [batch for rows in by_key.values() for batch in self._cell_batches_of(rows)]
+
+    def _cell_batches_of(self, rows: Sequence[tuple[int, int, Inputs]]) -> Iterator[Batch]:
+        """Batches of the length, position and inputs of each row."""
+        lengths = np.array([length for length, _, _ in rows])
+        order = longest_first(lengths)
+        for chosen in cut_by_length(lengths[order], self._policy):
+            batch = [rows[number] for number in order[chosen].tolist()]
+            positions = [position for _, position, _ in batch]
+            yield CellBatch(self.run, self._columns, positions, [inputs for _, _, inputs in batch])
 
     def pixels(self, column: pa.Array, position: int) -> Array:
         """The picture of a row as the model takes it, (height, width, channels).
@@ -211,7 +206,9 @@ class GraphScorer:
         """The columns of some pictures (rows, height, width, channels)."""
         if self._preprocessing is None:
             raise TypeError("expected preprocessing")
-        return build(self._columns, [self.run({self._preprocessing.input: pixels})])
+        return build(
+            self._columns, [BatchOutputs(self.run({self._preprocessing.input: pixels}), {})]
+        )
 
 
 class GraphRun:
@@ -221,7 +218,7 @@ class GraphRun:
         self._session = session
         self._signature, self._rules = model.signature, model.rules
         self._paddings = paddings_of(model.contract, session.inputs, session.outputs)
-        self._axes = list(model.contract.padded_axes) if model.contract else []
+        self.axes = list(model.contract.padded_axes) if model.contract else []
 
     def check(self, inputs: dict[str, Array]) -> Fit:
         """Check inputs, and add lengths that they lack.
@@ -234,32 +231,49 @@ class GraphRun:
         self._rules.check(inputs)
         return fit
 
+    def admits(self, inputs: dict[str, Array], batch_rows: int) -> bool:
+        """Whether all rows of a block fit, in batches of so many rows; adds lengths as `check`."""
+        rows = len(next(iter(inputs.values())))
+        try:
+            for start in {0, rows - 1 - (rows - 1) % batch_rows}:
+                batch = {name: array[start : start + batch_rows] for name, array in inputs.items()}
+                self._signature.admit(forms_of(batch))
+            self._rules.complete(inputs)
+            self._rules.check(inputs)
+        except InvalidRequest:
+            return False
+        return True
+
     def cast(self, inputs: Inputs) -> dict[str, Array]:
         """Inputs that a tokenizer made, in the graph's datatypes."""
         return self._signature.cast(inputs)
 
-    def __call__(self, *requests: Inputs) -> BatchOutputs:
-        """The outputs of the rows of all requests, one below the other.
+    def __call__(self, inputs: Inputs) -> dict[str, Array]:
+        """The outputs of a batch, which is padded to its longest row, and no further.
+
+        No other batch has to have its size, as in a server.
 
         Raises:
             ServerError: the run fails.
             RowCountError: an output has another number of rows.
         """
-        # One request is padded to its longest row, and no further: no other batch has to have its
-        # size, as in a server.
-        joined = requests[0] if len(requests) == 1 else collate.join(requests, self._paddings)
-        outputs = self._session.run(joined)
+        outputs = self._session.run(inputs)
+        collate.check_rows(outputs, len(next(iter(inputs.values()))))
+        return outputs
+
+    def joined(self, requests: Sequence[Inputs]) -> BatchOutputs:
+        """The outputs of the rows of all requests, one below the other."""
         counts = [len(next(iter(each.values()))) for each in requests]
-        collate.check_rows(outputs, sum(counts))
         lengths = {
             axis: [
                 size
                 for count, request in zip(counts, requests, strict=True)
                 for size in [padding.size_of(request)] * count
             ]
-            for axis, padding in zip(self._axes, self._paddings, strict=True)
+            for axis, padding in zip(self.axes, self._paddings, strict=True)
         }
-        return BatchOutputs(outputs, lengths)
+        inputs = requests[0] if len(requests) == 1 else collate.join(requests, self._paddings)
+        return BatchOutputs(self(inputs), lengths)
 
 
 def build(columns: Sequence[ScoreColumn], batches: Sequence[BatchOutputs]) -> dict[str, pa.Array]:
@@ -285,10 +299,9 @@ class BlockBatch:
         outputs = []
         for start in range(rows.start, rows.stop, self.batch_rows):
             batch = slice(start, min(start + self.batch_rows, rows.stop))
-            inputs = {name: array[batch] for name, array in self.inputs.items()}
-            self.run.check(inputs)
-            outputs.append(self.run(inputs))
-        return build(self.columns, outputs)
+            outputs.append(self.run({name: array[batch] for name, array in self.inputs.items()}))
+        joined = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
+        return build(self.columns, [BatchOutputs(joined, {})])
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +318,7 @@ class CellBatch:
         return score_rows(
             self.positions,
             _FAILURES,
-            lambda rows: build(self.columns, [self.run(*self.inputs[rows])]),
+            lambda rows: build(self.columns, [self.run.joined(self.inputs[rows])]),
         )
 
 
@@ -335,29 +348,31 @@ class PictureBatch:
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Tokenized texts, sorted by length, in batches of similar lengths."""
+    """Some texts of a part, in batches of similar lengths."""
 
     run: GraphRun
-    tokenizer: BundleTokenizer
     columns: Sequence[ScoreColumn]
-    positions: Sequence[int]
-    texts: Sequence[TokenizedText]
+    texts: Texts
+    rows: slice
     policy: BatchPolicy
 
     def score(self) -> Scores:
         """Score the texts."""
-        return score_rows(self.positions, _FAILURES, self._score)
+        return score_rows(self.texts.positions[self.rows].tolist(), _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
-        texts = [*enumerate(self.texts[rows])]
-        batches = cut_by_length(texts, lambda text: len(text.ids), self.policy)
-        return build(self.columns, [self._run(chosen) for _, chosen in batches])
+        first = self.rows.start + rows.start
+        lengths = self.texts.lengths[first : self.rows.start + rows.stop]
+        batches = cut_by_length(lengths, self.policy)
+        return build(
+            self.columns,
+            [self._run(slice(first + batch.start, first + batch.stop)) for batch in batches],
+        )
 
-    def _run(self, texts: Sequence[TokenizedText]) -> BatchOutputs:
-        batch = self.run(self.run.cast(self.tokenizer.rows(texts)))
-        own = tuple(len(text.ids) for text in texts)
-        lengths = dict.fromkeys(batch.lengths, own)
-        return BatchOutputs(batch.outputs, lengths, [text.tokens for text in texts])
+    def _run(self, rows: slice) -> BatchOutputs:
+        outputs = self.run(self.run.cast(self.texts.inputs(rows)))
+        lengths = dict.fromkeys(self.run.axes, self.texts.lengths[rows])
+        return BatchOutputs(outputs, lengths, self.texts.tokens(rows))
 
 
 def _check_single_rows(model: ServedModel) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from weir.client.errors import UsageError
 from weir.score import columns as cells
 from weir.server.runtime.signature import TensorSpec
-from weir.server.tasks.text import probabilities_of
+from weir.server.tasks.text import greatest_probability_of
 
 Array = NDArray[Any]
 
@@ -37,12 +37,12 @@ class BatchOutputs:
     Attributes:
         outputs: (rows, …) each, padded along the axes of `lengths`.
         lengths: the own size of each row along an output's axes, by the axes' names.
-        tokens: the tokens of each row, where texts were tokenized here.
+        tokens: a list of the tokens of each row, where texts were tokenized here.
     """
 
     outputs: Mapping[str, Array]
-    lengths: Mapping[str, Sequence[int]]
-    tokens: Sequence[Sequence[str]] = ()
+    lengths: Mapping[str, Sequence[int] | NDArray[np.intp]]
+    tokens: pa.Array | None = None
 
 
 Build = Callable[[Sequence[BatchOutputs]], pa.Array]
@@ -86,7 +86,7 @@ def tensor_column(spec: TensorSpec) -> ScoreColumn:
 def class_columns(output: str, labels: Sequence[str]) -> list[ScoreColumn]:
     """The likeliest class of each row of an output (rows, classes)."""
     return [
-        ScoreColumn(LABEL, pa.string(), partial(_class_labels, output, labels)),
+        ScoreColumn(LABEL, pa.string(), partial(_class_labels, output, _texts(labels))),
         ScoreColumn(PROBABILITY, pa.float32(), partial(_class_probabilities, output)),
     ]
 
@@ -94,11 +94,16 @@ def class_columns(output: str, labels: Sequence[str]) -> list[ScoreColumn]:
 def tag_columns(output: str, axis: str, labels: Sequence[str]) -> list[ScoreColumn]:
     """The likeliest tag of each token of an output (rows, `axis`, tags)."""
     return [
-        ScoreColumn(TAGS, pa.list_(pa.string()), partial(_tags, output, axis, labels)),
+        ScoreColumn(TAGS, pa.list_(pa.string()), partial(_tags, output, axis, _texts(labels))),
         ScoreColumn(
             TAG_PROBABILITIES, pa.list_(pa.float32()), partial(_tag_probabilities, output, axis)
         ),
     ]
+
+
+def _texts(labels: Sequence[str]) -> pa.Array:
+    """Labels as a column; made once, as the first such call of a process may import pandas."""
+    return pa.array(labels, pa.string())
 
 
 def token_column() -> ScoreColumn:
@@ -130,29 +135,29 @@ def _own_parts(spec: TensorSpec, batch: BatchOutputs) -> list[Array]:
     return parts
 
 
-def _class_labels(output: str, labels: Sequence[str], batches: Sequence[BatchOutputs]) -> pa.Array:
+def _class_labels(output: str, labels: pa.Array, batches: Sequence[BatchOutputs]) -> pa.Array:
     return cells.labels_of(_joined(output, batches).argmax(axis=-1), labels)
 
 
 def _class_probabilities(output: str, batches: Sequence[BatchOutputs]) -> pa.Array:
-    likely = probabilities_of(output, _joined(output, batches)).max(axis=-1)
+    likely = greatest_probability_of(output, _joined(output, batches))
     return pa.array(likely.astype(np.float32, copy=False))
 
 
-def _tags(
-    output: str, axis: str, labels: Sequence[str], batches: Sequence[BatchOutputs]
-) -> pa.Array:
+def _tags(output: str, axis: str, labels: pa.Array, batches: Sequence[BatchOutputs]) -> pa.Array:
     best = _real_entries(output, axis, batches).argmax(axis=-1)
     return cells.lists_of(cells.labels_of(best, labels), _lengths(axis, batches))
 
 
 def _tag_probabilities(output: str, axis: str, batches: Sequence[BatchOutputs]) -> pa.Array:
-    likely = probabilities_of(output, _real_entries(output, axis, batches)).max(axis=-1)
+    likely = greatest_probability_of(output, _real_entries(output, axis, batches))
     values = pa.array(likely.astype(np.float32, copy=False))
     return cells.lists_of(values, _lengths(axis, batches))
 
 
 def _joined(output: str, batches: Sequence[BatchOutputs]) -> Array:
+    if len(batches) == 1:
+        return batches[0].outputs[output]
     return np.concatenate([batch.outputs[output] for batch in batches])
 
 
@@ -165,10 +170,9 @@ def _real_entries(output: str, axis: str, batches: Sequence[BatchOutputs]) -> Ar
     return np.concatenate(parts)
 
 
-def _lengths(axis: str, batches: Sequence[BatchOutputs]) -> list[int]:
-    return [length for batch in batches for length in batch.lengths[axis]]
+def _lengths(axis: str, batches: Sequence[BatchOutputs]) -> NDArray[np.intp]:
+    return np.concatenate([batch.lengths[axis] for batch in batches])
 
 
 def _tokens(batches: Sequence[BatchOutputs]) -> pa.Array:
-    texts = [list(tokens) for batch in batches for tokens in batch.tokens]
-    return pa.array(texts, pa.list_(pa.string()))
+    return pa.concat_arrays([batch.tokens for batch in batches if batch.tokens is not None])

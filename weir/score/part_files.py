@@ -3,35 +3,41 @@
     scores.parquet.parts/
       run.json            what the scores depend on
       000000000000.arrow  the scores of a part, by the number of its first row
-    scores.parquet      written when all parts are there; then the folder is removed
+      whole.tmp           the parts so far, as Parquet; begun anew by each run
+    scores.parquet      whole.tmp, when all parts are in it; then the folder is removed
 
 Rules:
 - A part and the whole are written under another name, flushed to the disk, and renamed: a file that
   has its name is complete, however the run ended.
 - The whole depends on the parts alone, and a part on its own rows alone. A resumed run therefore
   writes the same bytes as one that was not interrupted.
+- The whole is encoded as its parts come, while other rows are scored.
 """
 
 import json
 import os
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as kinds
 
 from weir.client.errors import UsageError
+from weir.score.columns import is_list
 from weir.score.errors import ScoringFailed
 
 _METADATA = b"weir.run"
 _FOLDER_SUFFIX = ".parts"
 _RUN_FILE = "run.json"
 _PART_SUFFIX = ".arrow"
+_WHOLE = "whole.tmp"
 # A row group of the whole: many rows, as long as they are not large.
-_GROUP_ROWS = 1 << 17
+_GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 32 << 20
 
 
@@ -42,13 +48,19 @@ class PartFiles:
         out: the file to write in the end.
         run: what the scores depend on; the whole has it as metadata.
         schema: of the whole, its last column that of errors.
+        starts: the first row of each part.
     """
 
-    def __init__(self, out: Path, run: Mapping[str, object], schema: pa.Schema) -> None:
+    def __init__(
+        self, out: Path, run: Mapping[str, object], schema: pa.Schema, starts: Sequence[int]
+    ) -> None:
         self.out = out
         self.folder = out.with_name(out.name + _FOLDER_SUFFIX)
         self._run = json.loads(json.dumps(run))
         self._schema = schema
+        self._waiting = deque(starts)
+        self._held: list[pa.Table] = []
+        self._whole: pq.ParquetWriter | None = None
 
     @contextmanager
     def open(self, *, resume: bool) -> Iterator[bool]:
@@ -78,7 +90,14 @@ class PartFiles:
             if not file.exists():
                 _write(file, json.dumps(self._run, indent=2).encode() + b"\n")
             self._check(self.folder, _read_json(file))
-            yield False
+            schema = self._schema.with_metadata({_METADATA: json.dumps(self._run)})
+            with pq.ParquetWriter(
+                self.folder / _WHOLE,
+                schema,
+                compression="zstd",
+                use_dictionary=[path for field in schema for path in _repeated(field)],
+            ) as self._whole:
+                yield False
 
     def _run_of_whole(self) -> object:
         try:
@@ -110,36 +129,47 @@ class PartFiles:
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         _write(self._path(start), sink.getvalue())
+        self._extend()
 
-    def finish(self, starts: Sequence[int]) -> None:
-        """Write the whole of the parts in this order, and remove them."""
-        whole = self.out.with_name(self.out.name + ".tmp")
-        schema = self._schema.with_metadata({_METADATA: json.dumps(self._run)})
-        with pq.ParquetWriter(whole, schema, compression="zstd") as writer:
-            for table in self._groups(starts):
-                writer.write_table(table.cast(schema), row_group_size=len(table))
+    def finish(self) -> None:
+        """Make the whole of the parts, which are all there, and remove them."""
+        self._extend()
+        self._flush_group()
+        self._writer.close()
+        whole = self.folder / _WHOLE
         _flush(whole)
         whole.replace(self.out)
         shutil.rmtree(self.folder)
 
     def errors(self) -> int:
         """The number of rows of the whole that have an error."""
-        column = pq.read_table(self.out, columns=[self._schema.names[-1]]).column(0)
-        return len(column) - int(column.null_count)
+        metadata = pq.read_metadata(self.out)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        return sum(
+            group.num_rows - group.column(group.num_columns - 1).statistics.null_count
+            for group in groups
+        )
 
-    def _groups(self, starts: Sequence[int]) -> Iterator[pa.Table]:
-        """The parts, joined to row groups."""
-        held: list[pa.Table] = []
-        for start in starts:
-            held.append(self._read(start))
-            if (
-                sum(map(len, held)) >= _GROUP_ROWS
-                or sum(table.nbytes for table in held) >= _GROUP_BYTES
-            ):
-                yield pa.concat_tables(held).combine_chunks()
-                held = []
-        if held:
-            yield pa.concat_tables(held).combine_chunks()
+    @property
+    def _writer(self) -> pq.ParquetWriter:
+        if self._whole is None:
+            raise TypeError("expected parts that are open")
+        return self._whole
+
+    def _extend(self) -> None:
+        """Add the parts that are there to the whole, up to the first one that is not."""
+        while self._waiting and self.has(self._waiting[0]):
+            self._held.append(self._read(self._waiting.popleft()))
+            rows = sum(map(len, self._held))
+            if rows >= _GROUP_ROWS or sum(table.nbytes for table in self._held) >= _GROUP_BYTES:
+                self._flush_group()
+
+    def _flush_group(self) -> None:
+        """Write a row group."""
+        if self._held:
+            group = pa.concat_tables(self._held)
+            self._writer.write_table(group, row_group_size=len(group))
+            self._held = []
 
     def _read(self, start: int) -> pa.Table:
         path = self._path(start)
@@ -156,6 +186,22 @@ class PartFiles:
 
     def _path(self, start: int) -> Path:
         return self.folder / f"{start:012}{_PART_SUFFIX}"
+
+
+def _repeated(field: pa.Field, parent: str = "") -> Iterator[str]:
+    """The columns of a field whose values repeat, as Parquet names them.
+
+    Floats do not: for probabilities a dictionary takes as long as all else, and a third more space.
+    """
+    path = parent + field.name
+    if is_list(field.type):
+        element = pa.field("element", field.type.value_type)
+        yield from _repeated(element, f"{path}.list.")
+    elif kinds.is_struct(field.type):
+        for inner in field.type:
+            yield from _repeated(inner, f"{path}.")
+    elif not kinds.is_floating(field.type):
+        yield path
 
 
 @contextmanager

@@ -77,6 +77,7 @@ def score(
     columns = binding.types
     kept = {name: columns.get(name) or source.columns[name] or pa.string() for name in keep}
     schema = schema_of(kept, scorer.schema)
+    starts = list(range(start, stop, scorer.part_rows))
     files = PartFiles(out, {
         "input": source.identity(),
         "shard": list(shard),
@@ -85,12 +86,11 @@ def score(
         "part_rows": scorer.part_rows,
         "versions": {"weir": version("weir"), "pyarrow": pa.__version__},
         **scorer.identity,
-    }, schema)  # fmt: skip
+    }, schema, starts)  # fmt: skip
     with files.open(resume=resume) as is_complete:
         if is_complete:
             advance(stop - start)
             return Scored(stop - start, stop - start, files.errors())
-        starts = list(range(start, stop, scorer.part_rows))
         done = {at for at in starts if files.has(at)}
         resumed = sum(min(scorer.part_rows, stop - at) for at in done)
         advance(resumed)
@@ -102,7 +102,7 @@ def score(
             for part in in_parts(source.read(wanted, first, end), scorer.part_rows)
         )
         _score_parts(missing, _Run(scorer, files, keep, advance))
-        files.finish(starts)
+        files.finish()
     return Scored(stop - start, resumed, files.errors())
 
 

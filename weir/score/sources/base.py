@@ -19,9 +19,9 @@ from weir.score.rows import Part
 Columns: TypeAlias = Mapping[str, pa.DataType | None]
 """Columns by name, each with its type; None where it depends on what is asked for (JSON)."""
 
-READ_BYTES = 4 << 20
+READ_BYTES = 8 << 20
 """What is read at a time, as far as it holds whole rows."""
-READ_ROWS = 4096
+READ_ROWS = 8192
 """The most rows that are read at a time."""
 
 # Of each end of a file, to recognise it at a resume.

@@ -124,7 +124,9 @@ def test_texts_of_an_output_are_strings() -> None:
 
 
 def test_class_without_a_label_is_its_number() -> None:
-    assert columns.labels_of(np.array([1, 0, 2]), ["a", "b"]).to_pylist() == ["b", "a", "2"]
+    labels = pa.array(["a", "b"])
+
+    assert columns.labels_of(np.array([1, 0, 2]), labels).to_pylist() == ["b", "a", "2"]
 
 
 @settings(deadline=None)
@@ -132,4 +134,4 @@ def test_class_without_a_label_is_its_number() -> None:
 def test_lists_of_lengths(rows: list[list[int]]) -> None:
     flat = pa.array([value for row in rows for value in row], pa.int64())
 
-    assert columns.lists_of(flat, [len(row) for row in rows]).to_pylist() == rows
+    assert columns.lists_of(flat, np.array([len(row) for row in rows], np.intp)).to_pylist() == rows

@@ -17,7 +17,7 @@ from weir.client.errors import ResourceExhausted, UsageError
 from weir.client.results import Answer
 from weir.evaluate.model_description import ModelDescription
 from weir.score import remote_model, scoring
-from weir.score.batching import Failures, cut_by_length, score_rows
+from weir.score.batching import Failures, cut_by_length, longest_first, score_rows
 from weir.score.binding import Binding
 from weir.score.errors import ScoringFailed
 from weir.score.remote_model import RemoteModel, RemoteScorer
@@ -157,14 +157,13 @@ def test_shards_are_disjoint_and_whole(count: int) -> None:
 
 
 def test_rows_of_similar_lengths_share_batches_within_the_policy() -> None:
-    lengths = [5, 1, 9, 1, 5, 200, 9]
+    lengths = np.array([5, 1, 9, 1, 5, 200, 9])
 
-    batches = cut_by_length(
-        list(enumerate(lengths)), lambda length: length, BatchPolicy(max_rows=3, max_tokens=30)
-    )
+    order = longest_first(lengths)
+    batches = [*cut_by_length(lengths[order], BatchPolicy(max_rows=3, max_tokens=30))]
 
-    assert [chosen for _, chosen in batches] == [[1, 1, 5], [5, 9, 9], [200]]
-    assert [positions for positions, _ in batches] == [[1, 3, 0], [4, 2, 6], [5]]
+    assert [lengths[order][rows].tolist() for rows in batches] == [[200], [9, 9, 5], [5, 1, 1]]
+    assert [order[rows].tolist() for rows in batches] == [[5], [2, 6, 0], [4, 1, 3]]
 
 
 def test_row_that_fails_harms_no_other() -> None:

@@ -120,7 +120,7 @@ def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
 
     parts = [part.table.num_rows for part in source.read({"n": None}, 0, 9)]
 
-    assert source.row_bytes == 2 << 20 and parts == [2, 2, 2, 2, 1]
+    assert source.row_bytes == 2 << 20 and parts == [4, 4, 1]
 
 
 @pytest.mark.parametrize("position", [0.3, 0.6, 0.97])
