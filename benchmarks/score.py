@@ -11,21 +11,27 @@ bundle's own size. Nothing is read, checked or written.
 tagger: the sentences of UD English-EWT's test set, many times over, as tokens in a Parquet file.
 Raw: batches in memory, sorted by length over all sentences and tokenized already.
 
-Each round measures raw ONNX Runtime and `weir score` one after the other. The rate of `weir score`
-is its own, from the first row that is read to the complete file; `whole` counts the start of the
-process and the load of the model too. Then a run of each is killed at a random moment and resumed,
+Raw ONNX Runtime and `weir score` take turns of half a second, each stopped while the other runs, so
+that a machine whose speed changes is the same for both. The rate of `weir score` is from the first
+row that is read to the complete file. Then a run of each is killed at a random moment and resumed,
 and its output must have the bytes of one that was not.
 """
 
+import multiprocessing
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +51,8 @@ from weir.training.data import load_text
 RAW, SCORE = "onnxruntime", "weir score"
 BOUND = 0.9
 MOST_MIB = 400
+TURN_S = 0.5
+_POLL_S = 0.003
 
 Batch = Mapping[str, NDArray[Any]]
 
@@ -65,31 +73,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.work) as folder:
         work = Path(folder)
         pictures(work, rows)
-        cases = [("lenet5, bytes", given.lenet, work / "bytes.parquet")]
-        cases.append(("lenet5, lists", given.lenet, work / "lists.parquet"))
+        lenet = partial(lenet_batches, given.lenet, rows)
+        cases = [
+            ("lenet5, bytes", given.lenet, work / "bytes.parquet", lenet),
+            ("lenet5, lists", given.lenet, work / "lists.parquet", lenet),
+        ]
         if given.tagger is not None:
             sentences(work / "tokens.parquet", repeat)
-            cases.append(("tagger, tokens", given.tagger, work / "tokens.parquet"))
+            tagger = partial(tagger_batches, given.tagger, repeat)
+            cases.append(("tagger, tokens", given.tagger, work / "tokens.parquet", tagger))
         for number in range(given.rounds):
-            for case, bundle, source in cases:
+            for case, bundle, source, batches in cases:
                 console.print(f"[dim]round {number + 1} of {given.rounds}: {case}[/]")
-                raw = (
-                    tagger_batches(bundle, repeat)
-                    if "tagger" in case
-                    else lenet_batches(bundle, rows)
-                )
-                runs.append(Run(RAW, case, number, raw_speed(bundle, raw, given.threads)))
-                runs.append(Run(SCORE, case, number, scored(bundle, source, work, given.threads)))
-        for case, bundle, source in cases:
+                raw, score = compared(bundle, source, work, batches, given.threads)
+                runs += [Run(RAW, case, number, raw), Run(SCORE, case, number, score)]
+        for case, bundle, source, _ in cases:
             resumed(case, bundle, source, work, given.threads)
-    columns = (
-        Column("rows/s", "rows_per_s"),
-        Column("whole, rows/s", "whole_rows_per_s"),
-        Column("MiB", "mib"),
-    )
+    columns = (Column("rows/s", "rows_per_s"), Column("MiB", "mib"))
     console.print(harness.table(runs, columns))
     is_met = True
-    for case, _, _ in cases:
+    for case, *_ in cases:
         found = harness.ratio(runs, "rows_per_s", case=case, of=SCORE, to=RAW)
         memory = harness.spread(runs, SCORE, case, "mib")
         is_met &= found.median >= BOUND and memory.most < MOST_MIB
@@ -154,11 +157,77 @@ def tagger_batches(bundle: Path, repeat: int) -> list[Batch]:
     return [*batches, tokenizer.rows(chosen)]
 
 
-def raw_speed(bundle: Path, batches: Sequence[Batch], threads: int) -> dict[str, float]:
-    """Rows per second of a session that several threads run."""
+@dataclass(frozen=True)
+class Racer:
+    """A process that has stopped before its first row.
+
+    Attributes:
+        is_done: called all the time while it runs.
+    """
+
+    pid: int
+    is_done: Callable[[], bool]
+
+
+def in_turns(racers: Sequence[Racer]) -> list[float]:
+    """The seconds that each process takes; one runs at a time."""
+    seconds = [0.0] * len(racers)
+    waiting = [*enumerate(racers)]
+    while waiting:
+        for number, racer in [*waiting]:
+            os.kill(racer.pid, signal.SIGCONT)
+            started_s = time.perf_counter()
+            while not (done := racer.is_done()) and time.perf_counter() - started_s < TURN_S:
+                time.sleep(_POLL_S)
+            if done:
+                waiting.remove((number, racer))
+            else:
+                os.kill(racer.pid, signal.SIGSTOP)
+            seconds[number] += time.perf_counter() - started_s
+    return seconds
+
+
+def compared(
+    bundle: Path, source: Path, work: Path, batches: Callable[[], list[Batch]], threads: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The rates of raw ONNX Runtime and of `weir score`, and the memory of the latter."""
+    rows = pq.read_metadata(source).num_rows
+    here, there = multiprocessing.Pipe()
+    raw = multiprocessing.get_context("spawn").Process(
+        target=run_raw, args=(bundle, batches, threads, there)
+    )
+    raw.start()
+    here.recv()
+    os.kill(raw.pid or 0, signal.SIGSTOP)
+    here.send("go")
+    out = work / "scores.parquet"
+    out.unlink(missing_ok=True)
+    peaks = [0.0]
+    with subprocess.Popen(
+        command(bundle, source, out, threads), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as score:
+        # The first row is read after the folder of the parts is made.
+        while not out.with_name(out.name + ".parts").exists():
+            time.sleep(_POLL_S)
+        os.kill(score.pid, signal.SIGSTOP)
+
+        def has_written() -> bool:
+            peaks.append(memory_mib(score.pid))
+            return out.exists()
+
+        raw_s, score_s = in_turns([Racer(raw.pid or 0, here.poll), Racer(score.pid, has_written)])
+    raw.join()
+    return {"rows_per_s": rows / raw_s}, {"rows_per_s": rows / score_s, "mib": max(peaks)}
+
+
+def run_raw(
+    bundle: Path, batches: Callable[[], list[Batch]], threads: int, parent: Connection
+) -> None:
+    """Run a session on every batch by several threads, as soon as the parent says so."""
     session = raw_session(bundle / MODEL, threads=1)
-    session.run(None, batches[0])
-    lock, waiting = threading.Lock(), iter(batches)
+    made = batches()
+    session.run(None, made[0])
+    lock, waiting = threading.Lock(), iter(made)
 
     def work() -> None:
         while True:
@@ -169,13 +238,13 @@ def raw_speed(bundle: Path, batches: Sequence[Batch], threads: int) -> dict[str,
             session.run(None, batch)
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
-    started_s = time.perf_counter()
+    parent.send("ready")
+    parent.recv()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    rows = sum(len(next(iter(batch.values()))) for batch in batches)
-    return {"rows_per_s": rows / (time.perf_counter() - started_s)}
+    parent.send("done")
 
 
 def command(bundle: Path, source: Path, out: Path, threads: int, *flags: str) -> list[str]:
@@ -184,36 +253,10 @@ def command(bundle: Path, source: Path, out: Path, threads: int, *flags: str) ->
     return [sys.executable, "-m", "weir.score", *arguments, "--provider", "cpu", *flags]
 
 
-def scored(bundle: Path, source: Path, work: Path, threads: int) -> dict[str, float]:
-    """One run: its own rate, that of the whole process, and its greatest memory."""
-    out = work / "scores.parquet"
-    out.unlink(missing_ok=True)
-    started_s = time.perf_counter()
-    with subprocess.Popen(
-        command(bundle, source, out, threads),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        mib = max(memory_mib(process), default=0.0)
-        assert process.stdout is not None  # noqa: S101 - it is piped
-        said = process.stdout.read()
-    seconds = time.perf_counter() - started_s
-    found = re.search(r": ([\d,]+) rows, in .*?\(([\d,]+) rows/s\)", said)
-    if found is None:
-        sys.exit(f"weir score: expected a summary, got {said!r}")
-    rows, speed = (int(text.replace(",", "")) for text in found.groups())
-    return {"rows_per_s": speed, "whole_rows_per_s": rows / seconds, "mib": mib}
-
-
-def memory_mib(process: subprocess.Popen[str]) -> Iterator[float]:
-    """The resident memory of a process until it ends; a part of it is that of mapped files."""
-    status = Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if peak is not None:
-            yield int(peak[1]) / 1024
-        time.sleep(0.05)
+def memory_mib(pid: int) -> float:
+    """The peak of a process's resident memory; a part of it is that of mapped files."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak[1]) / 1024 if peak else 0.0
 
 
 def resumed(case: str, bundle: Path, source: Path, work: Path, threads: int) -> None:
