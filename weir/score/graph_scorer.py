@@ -55,7 +55,8 @@ _FAILURES = Failures(
 
 _MAX_PART_ROWS = 8192
 # Batches that one thread runs before it builds columns, which costs as much for one as for many.
-_BATCHES = 16
+# A long text takes a hundred times as long as a short one, so fewer of them are an even share.
+_BLOCK_BATCHES, _TEXT_BATCHES = 64, 16
 # Encoded pictures are in memory until they are scored.
 _PICTURE_ROWS = 512
 
@@ -130,11 +131,17 @@ class GraphScorer:
             batches = self._tensor_batches(part, errors)
         return PreparedPart(part, batches, errors)
 
+    def _task_rows(self, rows: int, batches: int) -> int:
+        """The rows of up to so many batches, but few enough to give each thread two tasks."""
+        most = self._policy.max_rows
+        return min(batches, max(1, rows // (2 * self.parallel * most))) * most
+
     def _text_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
         if self._tokenizer is None:
             raise TypeError("expected a tokenizer")
         texts = texts_of(part, self._binding.columns[TEXT], self._tokenizer, errors)
-        rows, step = len(texts.lengths), self._policy.max_rows * _BATCHES
+        rows = len(texts.lengths)
+        step = self._task_rows(rows, _TEXT_BATCHES)
         return [
             TextBatch(self.run, self._columns, texts, slice(at, min(at + step, rows)), self._policy)
             for at in range(0, rows, step)
@@ -154,7 +161,8 @@ class GraphScorer:
         blocks = None if errors else tensors.blocks()
         if blocks is None or not self.run.admits(blocks, self._policy.max_rows):
             return self._cell_batches(part, tensors, errors)
-        rows, step = part.table.num_rows, self._policy.max_rows * _BATCHES
+        rows = part.table.num_rows
+        step = self._task_rows(rows, _BLOCK_BATCHES)
         return [
             BlockBatch(
                 self.run,
@@ -249,16 +257,24 @@ class GraphRun:
         return self._signature.cast(inputs)
 
     def __call__(self, inputs: Inputs) -> dict[str, Array]:
-        """The outputs of a batch, which is padded to its longest row, and no further.
+        """The outputs of a batch; see `each`."""
+        (outputs,) = self.each([inputs])
+        return outputs
 
-        No other batch has to have its size, as in a server.
+    def each(self, batches: Sequence[Inputs]) -> list[dict[str, Array]]:
+        """The outputs of batches, each padded to its longest row, and no further.
+
+        No other batch has to have its size, as in a server. All that is not a run is done for all
+        batches at once, as a run leaves nothing of Python in the processor's caches.
 
         Raises:
-            ServerError: the run fails.
+            ServerError: a run fails.
             RowCountError: an output has another number of rows.
         """
-        outputs = self._session.run(inputs)
-        collate.check_rows(outputs, len(next(iter(inputs.values()))))
+        run = self._session.run
+        outputs = [run(inputs) for inputs in batches]
+        for inputs, own in zip(batches, outputs, strict=True):
+            collate.check_rows(own, len(next(iter(inputs.values()))))
         return outputs
 
     def joined(self, requests: Sequence[Inputs]) -> BatchOutputs:
@@ -296,10 +312,11 @@ class BlockBatch:
         return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
-        outputs = []
-        for start in range(rows.start, rows.stop, self.batch_rows):
-            batch = slice(start, min(start + self.batch_rows, rows.stop))
-            outputs.append(self.run({name: array[batch] for name, array in self.inputs.items()}))
+        starts = range(rows.start, rows.stop, self.batch_rows)
+        batches = [slice(start, min(start + self.batch_rows, rows.stop)) for start in starts]
+        outputs = self.run.each(
+            [{name: array[batch] for name, array in self.inputs.items()} for batch in batches]
+        )
         joined = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
         return build(self.columns, [BatchOutputs(joined, {})])
 
@@ -363,16 +380,22 @@ class TextBatch:
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
         first = self.rows.start + rows.start
         lengths = self.texts.lengths[first : self.rows.start + rows.stop]
-        batches = cut_by_length(lengths, self.policy)
+        batches = [
+            slice(first + batch.start, first + batch.stop)
+            for batch in cut_by_length(lengths, self.policy)
+        ]
+        outputs = self.run.each([self.run.cast(self.texts.inputs(batch)) for batch in batches])
         return build(
             self.columns,
-            [self._run(slice(first + batch.start, first + batch.stop)) for batch in batches],
+            [
+                BatchOutputs(
+                    own,
+                    dict.fromkeys(self.run.axes, self.texts.lengths[batch]),
+                    self.texts.tokens(batch),
+                )
+                for batch, own in zip(batches, outputs, strict=True)
+            ],
         )
-
-    def _run(self, rows: slice) -> BatchOutputs:
-        outputs = self.run(self.run.cast(self.texts.inputs(rows)))
-        lengths = dict.fromkeys(self.run.axes, self.texts.lengths[rows])
-        return BatchOutputs(outputs, lengths, self.texts.tokens(rows))
 
 
 def _check_single_rows(model: ServedModel) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 ERROR = "error"
 """The column of the scores that says why a row has none."""
@@ -137,12 +138,22 @@ def schema_of(kept: Mapping[str, pa.DataType], schema: pa.Schema) -> pa.Schema:
 
 def _order(positions: Sequence[Sequence[int]], rows: int) -> pa.Array | None:
     """Where each row is among scores one after the other; None if they are in order."""
-    flat = np.concatenate([np.asarray(each) for each in positions]) if positions else np.empty(0)
+    flat = (
+        np.concatenate([_numbers(each) for each in positions])
+        if positions
+        else np.empty(0, np.intp)
+    )
     if np.array_equal(flat, np.arange(rows)):
         return None
     where = np.full(rows, -1)
-    where[flat.astype(np.intp)] = np.arange(len(flat))
+    where[flat] = np.arange(len(flat))
     return pa.array(where, mask=where < 0)
+
+
+def _numbers(positions: Sequence[int]) -> NDArray[np.intp]:
+    if isinstance(positions, range):
+        return np.arange(positions.start, positions.stop)  # without an object for each
+    return np.asarray(positions, np.intp)
 
 
 def score_table(scorer: Scorer, table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
