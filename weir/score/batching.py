@@ -79,3 +79,21 @@ def cut_by_length(lengths: NDArray[np.intp], policy: BatchPolicy) -> Iterator[sl
         stop = min(start + policy.rows_of(size), len(lengths))
         yield slice(start, stop)
         start = stop
+
+
+def tasks_of(batches: Sequence[slice], most: int, threads: int) -> list[slice]:
+    """The rows of tasks, each of up to `most` batches, but two tasks for each thread.
+
+    A task begins and ends with a batch, so that no number of threads changes a batch.
+    """
+    step = min(most, max(1, len(batches) // (2 * threads)))
+    return [
+        slice(each[0].start, each[-1].stop)
+        for each in (batches[at : at + step] for at in range(0, len(batches), step))
+    ]
+
+
+def cut_evenly(rows: slice, batch_rows: int) -> list[slice]:
+    """Batches of `batch_rows` rows, the last one smaller."""
+    starts = range(rows.start, rows.stop, batch_rows)
+    return [slice(start, min(start + batch_rows, rows.stop)) for start in starts]

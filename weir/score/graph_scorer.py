@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from weir.client.errors import UsageError
 from weir.protocol.datatypes import DATATYPES
-from weir.score.batching import Failures, cut_by_length, longest_first, score_rows
+from weir.score.batching import (
+    Failures,
+    cut_by_length,
+    cut_evenly,
+    longest_first,
+    score_rows,
+    tasks_of,
+)
 from weir.score.binding import Binding, read_picture
 from weir.score.outputs import (
     PROBABILITIES,
@@ -131,20 +138,14 @@ class GraphScorer:
             batches = self._tensor_batches(part, errors)
         return PreparedPart(part, batches, errors)
 
-    def _task_rows(self, rows: int, batches: int) -> int:
-        """The rows of up to so many batches, but few enough to give each thread two tasks."""
-        most = self._policy.max_rows
-        return min(batches, max(1, rows // (2 * self.parallel * most))) * most
-
     def _text_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
         if self._tokenizer is None:
             raise TypeError("expected a tokenizer")
         texts = texts_of(part, self._binding.columns[TEXT], self._tokenizer, errors)
-        rows = len(texts.lengths)
-        step = self._task_rows(rows, _TEXT_BATCHES)
+        batches = [*cut_by_length(texts.lengths, self._policy)]
         return [
-            TextBatch(self.run, self._columns, texts, slice(at, min(at + step, rows)), self._policy)
-            for at in range(0, rows, step)
+            TextBatch(self.run, self._columns, texts, rows, self._policy)
+            for rows in tasks_of(batches, _TEXT_BATCHES, self.parallel)
         ]
 
     def _picture_batches(self, part: Part, errors: dict[int, str]) -> list[Batch]:
@@ -161,17 +162,16 @@ class GraphScorer:
         blocks = None if errors else tensors.blocks()
         if blocks is None or not self.run.admits(blocks, self._policy.max_rows):
             return self._cell_batches(part, tensors, errors)
-        rows = part.table.num_rows
-        step = self._task_rows(rows, _BLOCK_BATCHES)
+        batches = cut_evenly(slice(0, part.table.num_rows), self._policy.max_rows)
         return [
             BlockBatch(
                 self.run,
                 self._columns,
-                range(at, min(at + step, rows)),
-                {name: array[at : at + step] for name, array in blocks.items()},
+                range(rows.start, rows.stop),
+                {name: array[rows] for name, array in blocks.items()},
                 self._policy.max_rows,
             )
-            for at in range(0, rows, step)
+            for rows in tasks_of(batches, _BLOCK_BATCHES, self.parallel)
         ]
 
     def _cell_batches(
@@ -312,10 +312,11 @@ class BlockBatch:
         return score_rows(self.positions, _FAILURES, self._score)
 
     def _score(self, rows: slice) -> Mapping[str, pa.Array]:
-        starts = range(rows.start, rows.stop, self.batch_rows)
-        batches = [slice(start, min(start + self.batch_rows, rows.stop)) for start in starts]
         outputs = self.run.each(
-            [{name: array[batch] for name, array in self.inputs.items()} for batch in batches]
+            [
+                {name: array[batch] for name, array in self.inputs.items()}
+                for batch in cut_evenly(rows, self.batch_rows)
+            ]
         )
         joined = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
         return build(self.columns, [BatchOutputs(joined, {})])

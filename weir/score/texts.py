@@ -1,8 +1,8 @@
 """Texts of a part, tokenized by a bundle's tokenizer, the longest first.
 
-A text costs a model hundreds of microseconds, and Python as many for a batch of them if it touches
-each token, while no other thread runs Python. Where tokens are only looked up, each distinct token
-of a part is looked up once, and all else is done by whole columns.
+Where tokens are only looked up, each distinct token of a part is looked up once, and all else is
+done by whole columns: Python that touches each token holds its lock, for which the threads that
+score wait.
 """
 
 from abc import ABC, abstractmethod

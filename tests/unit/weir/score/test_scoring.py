@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from weir.client.client import Client
 from weir.client.errors import ResourceExhausted, UsageError
 from weir.client.results import Answer
 from weir.evaluate.model_description import ModelDescription
 from weir.score import remote_model, scoring
-from weir.score.batching import Failures, cut_by_length, longest_first, score_rows
+from weir.score.batching import Failures, cut_by_length, longest_first, score_rows, tasks_of
 from weir.score.binding import Binding
 from weir.score.errors import ScoringFailed
 from weir.score.remote_model import RemoteModel, RemoteScorer
@@ -164,6 +166,30 @@ def test_rows_of_similar_lengths_share_batches_within_the_policy() -> None:
 
     assert [lengths[order][rows].tolist() for rows in batches] == [[200], [9, 9, 5], [5, 1, 1]]
     assert [order[rows].tolist() for rows in batches] == [[5], [2, 6, 0], [4, 1, 3]]
+
+
+@given(
+    st.lists(st.integers(0, 60), max_size=60),
+    st.integers(1, 5),
+    st.none() | st.integers(1, 90),
+    st.integers(1, 6),
+)
+def test_no_number_of_threads_changes_a_batch(
+    lengths: list[int], max_rows: int, max_tokens: int | None, most: int
+) -> None:
+    policy = BatchPolicy(max_rows=max_rows, max_tokens=max_tokens)
+    in_order = np.array(sorted(lengths, reverse=True), np.intp)
+    batches = [*cut_by_length(in_order, policy)]
+
+    for threads in range(1, 5):
+        tasks = tasks_of(batches, most, threads)
+        again = [
+            slice(task.start + batch.start, task.start + batch.stop)
+            for task in tasks
+            for batch in cut_by_length(in_order[task], policy)
+        ]
+        assert again == batches
+        assert len(tasks) >= min(threads, len(batches))
 
 
 def test_row_that_fails_harms_no_other() -> None:
