@@ -318,8 +318,7 @@ class BlockBatch:
                 for batch in cut_evenly(rows, self.batch_rows)
             ]
         )
-        joined = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
-        return build(self.columns, [BatchOutputs(joined, {})])
+        return build(self.columns, [BatchOutputs(each, {}) for each in outputs])
 
 
 @dataclass(frozen=True, slots=True)

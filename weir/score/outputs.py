@@ -156,8 +156,6 @@ def _tag_probabilities(output: str, axis: str, batches: Sequence[BatchOutputs]) 
 
 
 def _joined(output: str, batches: Sequence[BatchOutputs]) -> Array:
-    if len(batches) == 1:
-        return batches[0].outputs[output]
     return np.concatenate([batch.outputs[output] for batch in batches])
 
 

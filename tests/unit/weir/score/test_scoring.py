@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from weir.client.client import Client
 from weir.client.errors import ResourceExhausted, UsageError
@@ -22,12 +23,16 @@ from weir.score import remote_model, scoring
 from weir.score.batching import Failures, cut_by_length, longest_first, score_rows, tasks_of
 from weir.score.binding import Binding
 from weir.score.errors import ScoringFailed
+from weir.score.graph_scorer import BlockBatch, GraphRun
+from weir.score.outputs import tensor_column
 from weir.score.remote_model import RemoteModel, RemoteScorer
 from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, score_table
 from weir.score.sources.base import Source
 from weir.score.sources.form import open_source
 from weir.server.runtime.signature import TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
+
+Rows = NDArray[Any]
 
 ROWS = 1000
 BINDING = Binding("tensors", {"n": "n"}, {"n": None})
@@ -339,3 +344,22 @@ def test_call_that_waits_for_a_full_queue_ends_with_the_run() -> None:
 
         with pytest.raises(ScoringFailed, match="the run has ended"):
             waiting.result(60)
+
+
+def test_batches_of_fixed_rows_may_have_outputs_of_other_sizes() -> None:
+    """The size of an axis of an output may depend on values."""
+    spec = TensorSpec("k", "INT64", ("batch", None))
+
+    class Run:
+        def each(self, batches: list[Mapping[str, Rows]]) -> list[Mapping[str, Rows]]:
+            return [{"k": np.full((len(each["x"]), int(each["x"].max())), 7)} for each in batches]
+
+    batch = BlockBatch(
+        cast("GraphRun", Run()),
+        [tensor_column(spec)],
+        range(5),
+        {"x": np.array([1, 2, 0, 3, 1])},
+        batch_rows=2,
+    )
+
+    assert batch.score().columns["k"].to_pylist() == [[7] * size for size in (2, 2, 3, 3, 1)]
