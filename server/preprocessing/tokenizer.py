@@ -163,7 +163,9 @@ class Tokenizer:
         if spelling is not None and self._characters is not None:
             lengths = np.zeros(shape, np.int64)
             lengths[is_token] = flat.character_lengths
-            spelled: Array = np.full((*shape, int(lengths.max())), self._characters.padding[spelling])
+            spelled: Array = np.full(
+                (*shape, int(lengths.max())), self._characters.padding[spelling]
+            )
             spelled[np.arange(spelled.shape[2]) < lengths[..., np.newaxis]] = flat.characters
             inputs[spelling] = spelled
         return inputs
