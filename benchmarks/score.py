@@ -218,6 +218,7 @@ def compared(case: Case, work: Path, threads: int) -> tuple[dict[str, float], di
         target=run_raw, args=(case.bundle, case.batches, threads, there)
     )
     raw.start()
+    there.close()  # so that the end of the process ends the pipe
     here.recv()
     os.kill(raw.pid or 0, signal.SIGSTOP)
     here.send("go")
@@ -229,17 +230,27 @@ def compared(case: Case, work: Path, threads: int) -> tuple[dict[str, float], di
     ) as score:
         # The first row is read after the folder of the parts is made.
         while not out.with_name(out.name + ".parts").exists():
+            expect_running(score)
             time.sleep(_POLL_S)
         os.kill(score.pid, signal.SIGSTOP)
 
         def has_written() -> bool:
+            expect_running(score, out)
             if next(counter) % 20 == 0:
                 peaks.append(memory_mib(score.pid))
             return out.exists()
 
         raw_s, score_s = in_turns([Racer(raw.pid or 0, here.poll), Racer(score.pid, has_written)])
     raw.join()
+    if raw.exitcode:
+        sys.exit(f"onnxruntime: expected it to end, got exit code {raw.exitcode}")
     return {"rows_per_s": rows / raw_s}, {"rows_per_s": rows / score_s, "mib": max(peaks)}
+
+
+def expect_running(score: subprocess.Popen[bytes], out: Path | None = None) -> None:
+    """Exit if `weir score` has ended without its output."""
+    if score.poll() is not None and not (out and out.exists()):
+        sys.exit(f"weir score: expected an output, got exit code {score.returncode}")
 
 
 def run_raw(

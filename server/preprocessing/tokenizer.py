@@ -49,8 +49,8 @@ class FlatTokens:
     Attributes:
         lengths: the tokens of each text, (texts,).
         ids: (tokens,).
-        character_lengths: the characters of each token, (tokens,); empty where the model reads
-            none.
+        character_lengths: the number of characters of each token, (tokens,); not read if the model
+            reads no characters.
         characters: the ids of all tokens' characters, one token after the other.
     """
 

@@ -78,12 +78,6 @@ class BatchPolicy:
         """Whether so many rows, each padded to `size` entries, may be a batch."""
         return rows <= self.max_rows and (self.max_tokens is None or rows * size <= self.max_tokens)
 
-    def rows_of(self, size: int) -> int:
-        """The most rows of a batch, each padded to `size` entries; a single one always fits."""
-        if self.max_tokens is None:
-            return self.max_rows
-        return max(1, min(self.max_rows, self.max_tokens // size))
-
 
 def max_rows(settings: ModelSettings, contract: Contract | None) -> int:
     """The most rows of a batch, and of a request: the operator's setting, else the bundle's."""

@@ -218,7 +218,7 @@ def _run(
     from weir.score import scoring  # noqa: PLC0415
 
     start, stop = scoring.shard_of(source.rows, *shard)
-    # Nothing that is loaded ends before the run; the collector looks at what the run makes alone.
+    # What is loaded lives until the end; the garbage collector need not visit it again and again.
     gc.freeze()
     began_s = time.monotonic()
     try:

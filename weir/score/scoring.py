@@ -1,7 +1,8 @@
 """Scoring: read → prepare → score → write, part by part.
 
-Threads: the caller's reads, prepares and writes; a pool scores batches. A few parts are in memory
-at a time, whatever the length of the input. Parts that are written already are not scored again.
+Threads: the caller's reads, prepares, writes parts and encodes the output; a pool scores batches.
+A few parts are in memory at a time, whatever the length of the input. Parts that are written
+already are not scored again.
 """
 
 import sys

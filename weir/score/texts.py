@@ -1,14 +1,13 @@
 """Texts of a part, tokenized by a bundle's tokenizer, the longest first.
 
 Where tokens are only looked up, each distinct token of a part is looked up once, and all else is
-done by whole columns: Python that touches each token holds its lock, for which the threads that
-score wait.
+done by whole columns: a Python loop over tokens holds the GIL, and the threads that score wait for
+it.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,23 +31,20 @@ _NO_TEXT = "expected a text, got null"
 _NO_TOKEN = "expected tokens, got null"  # noqa: S105 - a message
 
 
-@dataclass(frozen=True, slots=True)
-class Texts(ABC):
-    """The texts of a part that can be scored, the longest first.
+class Texts(Protocol):
+    """The texts of a part that can be scored, the longest first."""
 
-    Attributes:
-        positions: of the texts in the part.
-        lengths: the tokens of each.
-    """
+    @property
+    def positions(self) -> NDArray[np.intp]:
+        """The position of each text in the part."""
 
-    positions: NDArray[np.intp]
-    lengths: NDArray[np.intp]
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """The number of tokens of each text."""
 
-    @abstractmethod
     def inputs(self, rows: slice) -> dict[str, Array]:
         """The model's inputs for some of the texts."""
 
-    @abstractmethod
     def tokens(self, rows: slice) -> pa.Array:
         """A list of the tokens of each of some texts."""
 
@@ -62,9 +58,11 @@ def texts_of(part: Part, column: str, tokenizer: BundleTokenizer, errors: dict[i
 
 
 @dataclass(frozen=True, slots=True)
-class _TokenizedTexts(Texts):
+class _TokenizedTexts:
     """Texts that were tokenized one by one."""
 
+    positions: NDArray[np.intp]
+    lengths: NDArray[np.intp]
     tokenizer: BundleTokenizer
     texts: Sequence[TokenizedText]
 
@@ -106,10 +104,10 @@ class _Vocabulary:
     """The distinct tokens of a part.
 
     Attributes:
-        ids: (distinct,).
-        lengths: the characters of each, (distinct,).
-        starts: the characters of all before each, (distinct,).
-        characters: the ids of all characters.
+        ids: the id of each token, (distinct,).
+        lengths: the number of characters of each token, (distinct,).
+        starts: the number of characters of all tokens before each, (distinct,).
+        characters: the ids of all tokens' characters, one token after the other.
     """
 
     ids: Array
@@ -136,15 +134,17 @@ def _vocabulary(tokens: Sequence[str], tokenizer: Tokenizer) -> _Vocabulary:
 
 
 @dataclass(frozen=True, slots=True)
-class _LookedUpTexts(Texts):
+class _LookedUpTexts:
     """Texts whose distinct tokens were looked up.
 
     Attributes:
-        lists: of the tokens of each text.
-        ends: the tokens of all texts before each one, and of all texts, (texts + 1,).
-        entries: which distinct token each token is.
+        lists: a list of the tokens of each text.
+        ends: the number of tokens before each text, and that of all, (texts + 1,).
+        entries: which distinct token each token is, (tokens,).
     """
 
+    positions: NDArray[np.intp]
+    lengths: NDArray[np.intp]
     tokenizer: Tokenizer
     lists: pa.Array
     ends: NDArray[np.intp]
@@ -203,7 +203,7 @@ def _split(values: pa.Array, tokenizer: Tokenizer, errors: dict[int, str]) -> pa
 def _are_doubtful(
     lengths: NDArray[np.intp], tokens: pa.Array, limits: TextLimits
 ) -> NDArray[np.bool_]:
-    """Which texts may have to be refused (texts,)."""
+    """Which texts may have to be refused, (texts,); must cover every check of `TextLimits`."""
     sizes = pc.utf8_length(tokens).fill_null(0).to_numpy(zero_copy_only=False)
     ends = np.cumsum(lengths)
     characters = np.diff(np.concatenate([[0], np.cumsum(sizes)])[ends], prepend=0)

@@ -1,8 +1,11 @@
 """Runs of fake models: order, threads, failures and resumption."""
 
+import errno
+import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -208,6 +211,59 @@ def test_row_that_fails_harms_no_other() -> None:
     assert list(scores.errors) == [8]
 
 
+def test_resumed_run_keeps_the_bytes_of_wide_columns(tmp_path: Path) -> None:
+    """The lines are read in groups that begin where the run begins."""
+    rows = [{"n": number, "text": f"{number:3000}"} for number in range(4000)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = open_source(tmp_path / "n.jsonl")
+    whole, resumed = tmp_path / "whole.parquet", tmp_path / "resumed.parquet"
+
+    def break_at_2500(values: list[int]) -> None:
+        if 2500 in values:
+            raise RuntimeError("a bug")
+
+    binding = Binding("tensors", {"n": "n"}, {"n": pa.int64()})
+    keep_text = partial(scoring.score, source=source, binding=binding, keep=["text"])
+    keep_text(Doubling(1100), out=whole)
+    with pytest.raises(RuntimeError, match="a bug"):
+        keep_text(Doubling(1100, before=break_at_2500), out=resumed)
+
+    assert keep_text(Doubling(1100), out=resumed, resume=True).resumed >= 1100
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_ctrl_c_on_a_full_disk_is_ctrl_c(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(values: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    def close(writer: pq.ParquetWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "close", close)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Doubling(before=stop), source, tmp_path / "o.parquet")
+
+
+def test_batch_that_fails_changes_no_other_batch() -> None:
+    seen: list[list[int]] = []
+
+    def run(rows: slice) -> Mapping[str, pa.Array]:
+        seen.append(values := [*range(10)][rows])
+        if 4 in values:
+            raise ZeroDivisionError
+        return {"same": pa.array(values)}
+
+    batches = [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 10)]
+    scores = score_rows(range(10), Failures(refused=(ZeroDivisionError,)), run, batches)
+
+    assert scores.columns["same"].to_pylist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert list(scores.errors) == [4]
+    assert {(0, 1, 2), (6, 7, 8), (9,)} <= {*map(tuple, seen)}
+
+
 @pytest.mark.parametrize("kept", ["twice", "error"])
 def test_column_that_the_scores_have_is_not_kept(kept: str, source: Source, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"--keep {kept}: the scores have a column of this name"):
@@ -351,7 +407,7 @@ def test_batches_of_fixed_rows_may_have_outputs_of_other_sizes() -> None:
     spec = TensorSpec("k", "INT64", ("batch", None))
 
     class Run:
-        def each(self, batches: list[Mapping[str, Rows]]) -> list[Mapping[str, Rows]]:
+        def outputs(self, batches: list[Mapping[str, Rows]]) -> list[Mapping[str, Rows]]:
             return [{"k": np.full((len(each["x"]), int(each["x"].max())), 7)} for each in batches]
 
     batch = BlockBatch(
