@@ -218,12 +218,23 @@ def test_pictures_of_a_table(
         "structs": [{"bytes": content, "path": None} for content in contents],
         "file names": [str(folder / f"{name}.png") for name in COLOURS],
     }
-    source = parquet(tmp_path / "x.parquet", picture=[*cells[form], None], n=range(4))
+    source = parquet(tmp_path / "x.parquet", picture=[*cells[form], None], n=list("abcd"))
 
-    rows = run(source, out, model_of("colours"), "--columns", "picture=picture")
+    rows = run(source, out, model_of("colours"))
 
     assert [row["label"] for row in rows] == [*LABELS, None]
     assert "null" in rows[3]["error"]
+
+
+def test_bytes_named_as_the_input_are_its_values(
+    model_of: Callable[[str], list[str]], tmp_path: Path, out: Path
+) -> None:
+    pixels = [bytes(colour) * 64 for colour in COLOURS.values()]
+    source = parquet(tmp_path / "x.parquet", pixels=pixels, n=range(3))
+
+    rows = run(source, out, model_of("colours"), "--columns", "image=pixels")
+
+    assert [row["label"] for row in rows] == LABELS
 
 
 def test_file_outside_the_folder_is_not_read(models: Path, tmp_path: Path, out: Path) -> None:
@@ -287,6 +298,36 @@ def test_texts_are_tagged_as_the_server_tags_them(
             assert row["tag_probabilities"] == pytest.approx(
                 [token.probability for token in tagged], abs=1e-6
             )
+
+
+def test_null_in_a_list_of_tokens_is_the_error_of_its_row(
+    model_of: Callable[[str], list[str]], tmp_path: Path, out: Path
+) -> None:
+    source = parquet(tmp_path / "x.parquet", text=[["the", "cat"], ["the", None], ["sat"]])
+
+    rows = run(source, out, model_of("tagger"))
+
+    assert [row["tokens"] for row in rows] == [["the", "cat"], None, ["sat"]]
+    assert [row["error"] for row in rows] == [None, "expected tokens, got null", None]
+
+
+def test_names_of_pictures_are_no_texts(
+    model_of: Callable[[str], list[str]], tmp_path: Path, out: Path
+) -> None:
+    with pytest.raises(WeirError, match="or the column 'text', got 'file', 'picture'"):
+        run(pictures(tmp_path), out, model_of("tagger"))
+
+
+def test_categories_are_texts(
+    model_of: Callable[[str], list[str]], tmp_path: Path, out: Path
+) -> None:
+    sentences = pa.array(["the cat", "sat", "the cat"]).dictionary_encode()
+    source = parquet(tmp_path / "x.parquet", text=sentences, n=range(3))
+
+    rows = run(source, out, model_of("classifier"), "--keep", "text")
+
+    assert [row["text"] for row in rows] == ["the cat", "sat", "the cat"]
+    assert [row["label"] for row in rows] == ["article", "deed", "article"]
 
 
 def test_texts_are_classified(

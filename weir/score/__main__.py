@@ -241,6 +241,10 @@ def _run(
 
         where = f"{error.filename}: " if error.filename else ""
         raise ScoringFailed(f"{where}{error.strerror or error}; --resume goes on") from error
+    except WeirError as error:
+        if not isinstance(error, UsageError):
+            sys.stderr.write("weir: stopped; --resume goes on\n")
+        raise
     typer.echo(_summary(scored, out, time.monotonic() - began_s))
     if scored.rows and scored.errors == scored.rows:
         raise typer.Exit(EXIT_FAILED)

@@ -21,7 +21,7 @@ from weir.client.errors import UsageError
 from weir.score import columns as cells
 from weir.score.sources.base import Columns, Source
 from weir.score.sources.lines import TEXT
-from weir.score.sources.pictures import PICTURE
+from weir.score.sources.pictures import PICTURE, PicturesSource
 from weir.server.runtime.signature import TensorSpec
 
 _BYTES = "bytes"
@@ -151,7 +151,8 @@ def _text_column(model: ModelInputs, source: Source, named: Mapping[str, str]) -
         if kind is not None and not _holds_text(kind):
             raise UsageError(f"--columns {TEXT}={column}: expected texts, the column has {kind}")
         return column
-    if named or _has_tensors(model, source):
+    # The names of pictures in a folder are no texts to score.
+    if named or _has_tensors(model, source) or isinstance(source, PicturesSource):
         return None
     return _only(source, TEXT, _holds_text)
 
@@ -169,10 +170,16 @@ def _picture_column(model: ModelInputs, source: Source, named: Mapping[str, str]
         return column
     inputs = [named.get(spec.name, spec.name) for spec in model.required]
     if all(name in source.columns for name in inputs):
-        # A struct or bytes of any size under the input's name are encoded pictures.
+        # A struct or bytes of any size under the input's name are encoded pictures; bytes that the
+        # user has named as the input are its values.
         kind = source.columns[inputs[0]]
-        return inputs[0] if kind is not None and _holds_picture(kind) else None
-    return None if named else _only(source, PICTURE, _holds_picture)
+        is_named = any(spec.name in named for spec in model.required) and not kinds.is_struct(kind)
+        return inputs[0] if kind and _holds_picture(kind) and not is_named else None
+    if named:
+        return None
+    if PICTURE in source.columns and _is_text_type(source.columns[PICTURE]):
+        return PICTURE  # the names of files
+    return _only(source, PICTURE, _holds_picture)
 
 
 def _has_tensors(model: ModelInputs, source: Source) -> bool:

@@ -192,8 +192,11 @@ class RemoteScorer:
         values = column.to_pylist()
         good = [position for position in range(len(values)) if position not in errors]
         for position in good:
-            if values[position] is None:
+            value = values[position]
+            if value is None:
                 errors[position] = f"expected a {self._binding.kind}, got null"
+            elif isinstance(value, list) and None in value:
+                errors[position] = "expected tokens, got null"
         good = [position for position in good if position not in errors]
         rows = 1 if self._model.task == "sequence-to-sequence" else self._request_rows
         call = self._call_of()

@@ -84,9 +84,10 @@ def score(
         "shard": list(shard),
         "columns": {"kind": binding.kind, **binding.columns},
         "keep": keep,
-        "part_rows": scorer.part_rows,
         "versions": {"weir": version("weir"), "pyarrow": pa.__version__},
         **scorer.identity,
+        # Last: an error names the first difference, and this one follows from others.
+        "part_rows": scorer.part_rows,
     }, schema, starts)  # fmt: skip
     with files.open(resume=resume) as is_complete:
         if is_complete:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as kinds
 
 from weir.client.errors import UsageError
 from weir.score.errors import ScoringFailed
@@ -34,7 +35,7 @@ class ParquetSource:
                 self._counts.append(metadata.num_rows)
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 size += sum(group.total_byte_size for group in groups)
-                found = opened.schema_arrow.remove_metadata()
+                found = _decoded(opened.schema_arrow.remove_metadata())
             schema = schema or found
             if found != schema:
                 raise UsageError(f"--in: {file}: expected the columns of {self.files[0]}")
@@ -55,6 +56,14 @@ class ParquetSource:
                 for at, table in _read(file, list(columns), *own, rows_at_a_time(self.row_bytes)):
                     yield Part(first + at, table)
             first += count
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+    """The schema with the values of dictionaries, which pandas writes for categories."""
+    return pa.schema(
+        field.with_type(field.type.value_type) if kinds.is_dictionary(field.type) else field
+        for field in schema
+    )
 
 
 def _open_parquet(file: Path) -> pq.ParquetFile:
@@ -85,7 +94,8 @@ def _read(
                 begin, end = max(start - position, 0), min(stop - position, batch.num_rows)
                 if begin < end:
                     table = pa.Table.from_batches([batch.slice(begin, end - begin)])
-                    yield position + begin, table.select(columns)
+                    table = table.select(columns)
+                    yield position + begin, table.cast(_decoded(table.schema))
                 position += batch.num_rows
                 if position >= stop:
                     return
