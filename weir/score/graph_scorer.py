@@ -241,8 +241,7 @@ class GraphRun:
             InvalidRequest: they do not fit.
         """
         fit = self._signature.admit(forms_of(inputs))
-        self._rules.complete(inputs)
-        self._rules.check(inputs)
+        self._check_values(inputs)
         return fit
 
     def check_block(self, inputs: dict[str, Array], batch_rows: int) -> None:
@@ -252,6 +251,9 @@ class GraphRun:
         for start in {0, last}:
             batch = {name: array[start : start + batch_rows] for name, array in inputs.items()}
             self._signature.admit(forms_of(batch))
+        self._check_values(inputs)
+
+    def _check_values(self, inputs: dict[str, Array]) -> None:
         self._rules.complete(inputs)
         self._rules.check(inputs)
 

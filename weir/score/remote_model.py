@@ -42,6 +42,7 @@ from weir.score.outputs import (
 from weir.score.rows import Batch, Part, PreparedPart, Scores, one_array, part_rows
 from weir.score.sources.lines import TEXT
 from weir.score.tensors import PartTensors
+from weir.score.texts import null_in
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
@@ -192,11 +193,8 @@ class RemoteScorer:
         values = column.to_pylist()
         good = [position for position in range(len(values)) if position not in errors]
         for position in good:
-            value = values[position]
-            if value is None:
-                errors[position] = f"expected a {self._binding.kind}, got null"
-            elif isinstance(value, list) and None in value:
-                errors[position] = "expected tokens, got null"
+            if reason := null_in(values[position], self._binding.kind):
+                errors[position] = reason
         good = [position for position in good if position not in errors]
         rows = 1 if self._model.task == "sequence-to-sequence" else self._request_rows
         call = self._call_of()

@@ -27,8 +27,6 @@ SORTED_ROWS = 8192
 Array = NDArray[Any]
 
 _TOKENS = pa.list_(pa.string())
-_NO_TEXT = "expected a text, got null"
-_NO_TOKEN = "expected tokens, got null"  # noqa: S105 - a message
 
 
 class Texts(Protocol):
@@ -57,6 +55,13 @@ def texts_of(part: Part, column: str, tokenizer: BundleTokenizer, errors: dict[i
     return _tokenized(values, tokenizer, errors)
 
 
+def null_in(value: object, kind: str = "text") -> str | None:
+    """Why a cell is no text, tokens or picture, if it is null or has a null; else None."""
+    if value is None:
+        return f"expected a {kind}, got null"
+    return "expected tokens, got null" if isinstance(value, list) and None in value else None
+
+
 @dataclass(frozen=True, slots=True)
 class _TokenizedTexts:
     """Texts that were tokenized one by one."""
@@ -79,12 +84,10 @@ def _tokenized(values: pa.Array, tokenizer: BundleTokenizer, errors: dict[int, s
         if position in errors:
             continue
         try:
-            if value is None:
-                errors[position] = _NO_TEXT
+            if reason := null_in(value):
+                errors[position] = reason
             elif isinstance(value, str):
                 texts.append((position, tokenizer.tokenize(value)))
-            elif None in value:
-                errors[position] = _NO_TOKEN
             else:
                 texts.append((position, tokenizer.look_up(value)))
         except ServerError as error:
@@ -164,8 +167,10 @@ def _looked_up(values: pa.Array, tokenizer: Tokenizer, errors: dict[int, str]) -
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.intp)
     doubtful = _are_doubtful(lengths, lists.flatten(), tokenizer.limits)
     for position in np.flatnonzero(doubtful).tolist():
-        if position not in errors and (reason := _refusal(lists[position].as_py(), tokenizer)):
-            errors[position] = reason
+        if position not in errors:
+            tokens = lists[position].as_py()
+            if reason := null_in(tokens) or _refusal(tokens, tokenizer):
+                errors[position] = reason
     positions = np.delete(np.arange(len(lists)), [*errors])
     if errors:
         lists = lists.take(pa.array(positions))
@@ -214,15 +219,10 @@ def _are_doubtful(
     return doubtful
 
 
-def _refusal(tokens: list[str | None] | None, tokenizer: Tokenizer) -> str | None:
+def _refusal(tokens: list[str], tokenizer: Tokenizer) -> str | None:
     """Why a text cannot be scored; None if it can."""
-    if tokens is None:
-        return _NO_TEXT
-    known = [token for token in tokens if token is not None]
-    if len(known) < len(tokens):
-        return _NO_TOKEN
     try:
-        tokenizer.look_up(known)
+        tokenizer.look_up(tokens)
     except ServerError as error:
         return str(error)
     return None
