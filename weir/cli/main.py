@@ -14,6 +14,7 @@ from weir.cli.classify import classify, classify_text
 from weir.cli.evaluate import evaluate
 from weir.cli.fetch import fetch
 from weir.cli.forecast import forecast
+from weir.cli.gateway import gateway
 from weir.cli.generate import generate
 from weir.cli.health import health
 from weir.cli.infer import infer
@@ -76,7 +77,7 @@ def _app() -> typer.Typer:
     launch.register(app)
     for verb in (
         infer, classify, classify_text, tag, generate, forecast, evaluate, inspect, fetch, rollback,
-        health, bench,
+        health, bench, gateway,
     ):  # fmt: skip
         app.command(help=reflowed(verb))(verb)
     app.add_typer(models_app(), name="models")

@@ -107,10 +107,10 @@ class CallContext:
         else:
             self._metadata += (token,)
 
-    def options(self, timeout_s: float | None = None) -> "CallOptions":
+    def options(self, timeout_s: float | None = None, metadata: rpc.Metadata = ()) -> "CallOptions":
         """A call's arguments to gRPC; its own timeout goes before the client's."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        metadata = self._metadata
+        metadata = (*self._metadata, *metadata)
         if self._token_file is not None:
             metadata = (*metadata, self._token_file.header())
         return {"timeout": None if limit_s == math.inf else limit_s, "metadata": metadata}
@@ -267,19 +267,31 @@ class AsyncConnection:
         """Close the channel; calls still running are cancelled."""
         await self._channel.close()
 
-    async def unary(self, call: rpc.Call[Result], timeout_s: float | None = None) -> Result:
-        """Make a call and wait for its result."""
+    async def unary(
+        self,
+        call: rpc.Call[Result],
+        timeout_s: float | None = None,
+        metadata: rpc.Metadata = (),
+    ) -> Result:
+        """Make a call and wait for its result; `metadata` is sent beside the client's own."""
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         method = self._channel.unary_unary(call.path)
         with self.context:
-            return call.read(await method(call.body, **self.context.options(timeout_s)))
+            return call.read(await method(call.body, **self.context.options(timeout_s, metadata)))
 
     def unary_stream(
-        self, path: str, body: bytes, timeout_s: float | None, *, wait_for_ready: bool = False
+        self,
+        path: str,
+        body: bytes,
+        timeout_s: float | None,
+        metadata: rpc.Metadata = (),
+        *,
+        wait_for_ready: bool = False,
     ) -> "grpc.aio.UnaryStreamCall[bytes, bytes]":
-        """Open a call with one request and a stream of responses."""
+        """Open a call with one request and a stream of responses; metadata as of `unary`."""
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
-        return method(body, wait_for_ready=wait_for_ready, **self.context.options(timeout_s))
+        options = self.context.options(timeout_s, metadata)
+        return method(body, wait_for_ready=wait_for_ready, **options)
 
     def stream_stream(
         self, path: str, bodies: AsyncIterator[bytes], timeout_s: float | None

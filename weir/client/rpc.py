@@ -46,6 +46,9 @@ Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
 Version: TypeAlias = str | int
 """The number of a version, or one of its labels; empty leaves the choice to the server."""
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+"""Request metadata of one call: names in lower case, with their values."""
+
 SERVICE = "inference.GRPCInferenceService"
 MODELS = "weir.v1.Models"
 HEALTH = "grpc.health.v1.Health"
@@ -97,7 +100,7 @@ def infer_request(
         id=options.get("request_id", ""),
     )
     for key, parameter in (options.get("parameters") or {}).items():
-        _set_parameter(request.parameters[key], parameter)
+        set_parameter(request.parameters[key], parameter)
     for name, value in inputs.items():
         array = np.asarray(value)
         request.inputs.add(name=name, datatype=_datatype(name, array), shape=array.shape)
@@ -262,7 +265,8 @@ def _call(method: str, request: Message, read: Callable[[bytes], Result]) -> Cal
     return Call(f"/{SERVICE}/{method}", request.SerializeToString(), read)
 
 
-def _set_parameter(parameter: pb.InferParameter, value: Parameter) -> None:
+def set_parameter(parameter: pb.InferParameter, value: Parameter) -> None:
+    """Write a value of Python into a parameter of a request."""
     match value:
         case bool():
             parameter.bool_param = value
@@ -276,7 +280,8 @@ def _set_parameter(parameter: pb.InferParameter, value: Parameter) -> None:
             parameter.string_param = value
 
 
-def _get_parameter(parameter: pb.InferParameter) -> Parameter:
+def get_parameter(parameter: pb.InferParameter) -> Parameter:
+    """The value of a parameter, or an empty text if it has none."""
     chosen = parameter.WhichOneof("parameter_choice")
     return getattr(parameter, chosen) if chosen else ""
 
@@ -299,7 +304,7 @@ def _answer(response: pb.ModelInferResponse) -> Answer:
         outputs={
             tensor.name: _array(tensor, raw) for tensor, raw in zip(tensors, contents, strict=True)
         },
-        parameters={key: _get_parameter(value) for key, value in response.parameters.items()},
+        parameters={key: get_parameter(value) for key, value in response.parameters.items()},
     )
 
 

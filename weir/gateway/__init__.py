@@ -1,0 +1,1 @@
+"""The gateway: HTTP for clients without gRPC, as a process of its own in front of the servers."""

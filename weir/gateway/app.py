@@ -1,0 +1,58 @@
+"""The ASGI application: every route, and what holds for all of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from weir.gateway import open_inference, upstream
+from weir.gateway.errors import http_error
+from weir.gateway.settings import GatewaySettings
+from weir.gateway.tensors import HEADER_LENGTH
+
+
+def build(settings: GatewaySettings) -> Starlette:
+    """The application of a gateway; its channel is open between start-up and shutdown."""
+    gateway = upstream.build(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        gateway.upstream.open()
+        yield
+        await gateway.upstream.close()
+
+    return Starlette(
+        routes=[
+            *open_inference.routes(gateway),
+        ],
+        middleware=_middleware(settings),
+        exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+
+
+def _middleware(settings: GatewaySettings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[HEADER_LENGTH, "Retry-After"],
+        )
+    ]
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """A path that no route has, or a method that its route does not take."""
+    if not isinstance(error, HTTPException):
+        raise error
+    message = f"{request.method} {request.scope['path'][:256]}: {error.detail}"
+    return http_error(error.status_code, message, dict(error.headers or {}))
