@@ -262,6 +262,7 @@ class AsyncConnection:
             if context.credentials is None
             else grpc.aio.secure_channel(context.target.uri, context.credentials, options)
         )
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def close(self) -> None:
         """Close the channel; calls still running are cancelled."""
@@ -274,8 +275,9 @@ class AsyncConnection:
         metadata: rpc.Metadata = (),
     ) -> Result:
         """Make a call and wait for its result; `metadata` is sent beside the client's own."""
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        method = self._channel.unary_unary(call.path)
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._methods[call.path] = self._channel.unary_unary(call.path)
         with self.context:
             return call.read(await method(call.body, **self.context.options(timeout_s, metadata)))
 
