@@ -52,7 +52,12 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_bundle_and_protocol() -> 
 
 @pytest.mark.parametrize(
     "module",
-    ["weir.server.runtime.session", "weir.export.publishing", "weir.profile.graph_profile"],
+    [
+        "weir.server.runtime.session",
+        "weir.export.publishing",
+        "weir.inspection.feature_maps",
+        "weir.profile.graph_profile",
+    ],
 )
 def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
@@ -71,8 +76,12 @@ def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
         ("import weir.training.__main__", {"weir.training", "weir.bundle"}),
         ("import weir.bundle.writer", {"weir.bundle"}),
         ("import weir; weir.Client", {"weir.client", "weir.protocol"}),
+        (
+            "import weir.inspection.feature_maps, weir.inspection.weight_sharing",
+            {"weir.inspection", "weir.bundle"},
+        ),
     ],
-    ids=["training", "bundle", "client"],
+    ids=["training", "bundle", "client", "inspection"],
 )
 def test_lowest_packages_import_none_of_ours(statement: str, expected: set[str]) -> None:
     assert ours(modules_after(statement)) == expected

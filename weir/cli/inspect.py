@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weir.bundle.decoding import Decoding
     from weir.bundle.external_data import ResolvedGraph
     from weir.bundle.reader import Bundle
-    from weir.cli.weight_sharing import Graph, GraphTensor
+    from weir.inspection.weight_sharing import Graph, GraphTensor
 
 
 def inspect(
@@ -226,7 +226,7 @@ def _show_graph(
 ) -> None:
     try:
         with requires("export"):
-            from weir.cli.weight_sharing import read_graph
+            from weir.inspection.weight_sharing import read_graph
     except MissingExtra as error:
         console.print(f"layers cannot be counted: {error}", markup=False)
         return

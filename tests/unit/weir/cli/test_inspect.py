@@ -269,7 +269,7 @@ def test_layers_of_both_graphs_of_a_pair_are_shown(weir: Weir, tmp_path: Path) -
 def test_without_onnx_the_rest_is_shown(
     weir: Weir, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "weir.cli.weight_sharing", raising=False)
+    monkeypatch.delitem(sys.modules, "weir.inspection.weight_sharing", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
 
     done = weir("inspect", "dense", "--models", models)

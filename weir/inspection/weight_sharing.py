@@ -7,8 +7,10 @@ in LeCun et al. (1998). Needs the package `onnx`.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
@@ -75,6 +77,7 @@ class Graph:
 
     Attributes:
         defaults: inputs that a request may leave out, as the graph has an initializer for them.
+        uncounted: number of nodes that belong to no layer, by operator.
         parameters: of all layers; shared ones are counted once.
         constants: floating-point values that belong to no layer, such as normalisation.
     """
@@ -84,6 +87,7 @@ class Graph:
     layers: tuple[Layer, ...]
     parameters: int
     constants: int
+    uncounted: Mapping[str, int]
     defaults: tuple[str, ...] = ()
 
     @property
@@ -114,6 +118,9 @@ def read_graph(model: bytes, batch_axis: str | None) -> Graph:
             value.name
             for value in graph.input
             if value.name in initialised and whole.ir_version >= _IR_OF_DEFAULTS
+        ),
+        uncounted=MappingProxyType(
+            Counter(node.op_type for node in graph.node if not _parameters(node, initialised))
         ),
     )
 

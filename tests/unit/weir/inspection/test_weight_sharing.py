@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from weir.cli.weight_sharing import Layer, read_graph
+from weir.inspection.weight_sharing import Layer, read_graph
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -121,3 +121,17 @@ def test_weights_shared_by_two_layers_are_in_both() -> None:
 
     assert [layer.positions for layer in read.layers] == [1, 1]
     assert read.parameters == 9 + 3 + 3
+
+
+def test_nodes_outside_layers_are_told_by_operator() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("MatMul", ["c", "c"], ["y"]),
+    ]
+
+    read = read_graph(graph(nodes, [3, 3], weights("w", 3, 3)), None)
+
+    assert len(read.layers) == 1
+    assert read.uncounted == {"Relu": 2, "MatMul": 1}
