@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weir.gateway import open_inference, upstream
+from weir.gateway import open_inference, page, upstream
 from weir.gateway.errors import http_error
 from weir.gateway.settings import GatewaySettings
 from weir.gateway.tensors import HEADER_LENGTH
@@ -29,6 +29,7 @@ def build(settings: GatewaySettings) -> Starlette:
     return Starlette(
         routes=[
             *open_inference.routes(gateway),
+            *page.routes(gateway),
         ],
         middleware=_middleware(settings),
         exception_handlers={HTTPException: _http_error},
