@@ -34,12 +34,17 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load of h2load: the file `body` holds the framed request; `streams` calls a connection."""
+    """A load of h2load: the file `body` holds the framed request; `streams` calls a connection.
+
+    `is_http1` sends it as a POST of HTTP/1.1 to the server's HTTP address, one call a connection.
+    """
 
     path: str
     body: Path
     connections: int
     streams: int
+    headers: Sequence[str] = ("content-type: application/grpc", "te: trailers")
+    is_http1: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,9 @@ def send(server: Server, load: Load, calls: int) -> Sent:
     with tempfile.NamedTemporaryFile() as log:
         command = [
             "h2load", "-n", str(calls), "-c", str(load.connections), "-m", str(load.streams),
-            "-d", str(load.body), "-H", "content-type: application/grpc", "-H", "te: trailers",
-            f"--log-file={log.name}", f"http://{server.target}{load.path}",
+            "-d", str(load.body), *(f"--header={each}" for each in load.headers),
+            *(["--h1"] if load.is_http1 else []), f"--log-file={log.name}",
+            f"http://{server.http if load.is_http1 else server.target}{load.path}",
         ]  # fmt: skip
         cpu_s, started_s = _children_cpu_s(), time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -59,6 +59,7 @@ def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[S
         (home / "model-settings.json").write_text(json.dumps(model_settings))
         command = [str(python.parent / "mlserver"), "start", str(home)]
         with listening(
-            command, [name], port=grpc, metrics_port=metrics, counters=COUNTERS, log=home / "log"
-        ) as running:
+            command, [name], port=grpc, metrics_port=metrics, http_port=http, counters=COUNTERS,
+            log=home / "log",
+        ) as running:  # fmt: skip
             yield running

@@ -47,7 +47,8 @@ WEIR = Counters("weir_requests_total", '"OK"', "weir_batches_total", "weir_compu
 class Server:
     """A running server process; `metrics` is the address of its metrics page.
 
-    `others` are further processes on the same port. Counters and CPU time are sums of all.
+    `others` are further processes on the same port. Counters and CPU time are sums of all. `http`
+    is the address of the inference protocol over HTTP, empty without it.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class Server:
     metrics: str
     counters: Counters
     others: tuple["Server", ...] = ()
+    http: str = ""
 
     def total(self, metric: str, having: str = "") -> float:
         """The sum of the counter's samples that contain a text."""
@@ -164,7 +166,8 @@ def serving(
             if "grpc" not in places:
                 raise RuntimeError(f"{command[:4]} did not start")
             _wait_ready(places["grpc"], names, process)
-            yield Server(process.pid, places["grpc"], places["metrics"], WEIR)
+            http = places.get("http", "")
+            yield Server(process.pid, places["grpc"], places["metrics"], WEIR, http=http)
         finally:
             process.terminate()
 
@@ -176,6 +179,7 @@ def listening(
     *,
     port: int,
     metrics_port: int,
+    http_port: int | None = None,
     counters: Counters,
     environment: Mapping[str, str] | None = None,
     log: Path,
@@ -188,7 +192,8 @@ def listening(
     ):
         try:
             _wait_ready(target, names, process)
-            yield Server(process.pid, target, metrics, counters)
+            http = f"127.0.0.1:{http_port}" if http_port else ""
+            yield Server(process.pid, target, metrics, counters, http=http)
         except Exception:
             sys.stderr.write(log.read_text()[-4000:])
             raise

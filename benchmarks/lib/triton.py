@@ -62,7 +62,7 @@ def serving(
         batching: fields of `dynamic_batching` in each `config.pbtxt`.
     """
     packages = _install(work / "triton")
-    grpc, metrics = free_ports(2)
+    grpc, metrics, http = free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         for name in names:
@@ -71,13 +71,14 @@ def serving(
         server = packages / "pytriton" / "tritonserver"
         command = [
             str(server / "bin" / "tritonserver"), f"--model-repository={repository}",
-            f"--backend-directory={server / 'backends'}", "--allow-http=false",
+            f"--backend-directory={server / 'backends'}",
+            "--http-address=127.0.0.1", f"--http-port={http}",
             "--grpc-address=127.0.0.1", f"--grpc-port={grpc}",
             "--metrics-address=127.0.0.1", f"--metrics-port={metrics}",
             "--disable-auto-complete-config", "--log-info=false",
         ]  # fmt: skip
         with listening(
-            command, names, port=grpc, metrics_port=metrics, counters=COUNTERS,
+            command, names, port=grpc, metrics_port=metrics, http_port=http, counters=COUNTERS,
             environment=_environment(packages), log=Path(folder) / "log",
         ) as running:  # fmt: skip
             yield running
