@@ -57,6 +57,14 @@ class BodyBudget:
         return self._bytes
 
 
+def header(request: Request, name: bytes) -> str:
+    """A header by its name in lower case, empty without it; several times as fast as Starlette."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
+
+
 async def read(request: Request, gateway: "Gateway") -> bytes:
     """The body of a request, decompressed.
 
@@ -67,7 +75,7 @@ async def read(request: Request, gateway: "Gateway") -> bytes:
     """
     limit_bytes = gateway.settings.max_body_bytes
     _check_length(request, limit_bytes)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
+    encoding = header(request, b"content-encoding").strip().lower()
     if encoding not in {"", "identity", *_ENCODINGS}:
         raise Refused(415, f"Content-Encoding: expected gzip or deflate, got {encoding[:64]!r}")
     body = await _receive(request, gateway, limit_bytes)
@@ -147,7 +155,7 @@ def _reason(error: Exception) -> str:
 
 def _check_length(request: Request, limit_bytes: int) -> None:
     """Refuse a body by its announced length, before it is received."""
-    length = request.headers.get("content-length", "")
+    length = header(request, b"content-length")
     if length.isdecimal() and int(length) > limit_bytes:
         raise _too_large(limit_bytes, length)
 

@@ -4,7 +4,7 @@ Binary tensors, classification, configuration, statistics, and model control.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -22,6 +22,7 @@ from weir.gateway.tensors import HEADER_LENGTH, WantedForm, read_request, write_
 from weir.gateway.upstream import Gateway
 from weir.protocol import inference_pb2 as pb
 
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _BINARY = "application/octet-stream"
 # A smaller body gains nothing.
 _MIN_COMPRESSED_BYTES = 1024
@@ -61,6 +62,11 @@ def routes(gateway: Gateway) -> list[Route]:
     ]
 
 
+def infer(gateway: Gateway) -> Endpoint:
+    """The endpoint of inference alone."""
+    return Endpoint(_Service(gateway).infer, gateway)
+
+
 class _Service:
     """The handlers, over one gateway."""
 
@@ -70,10 +76,11 @@ class _Service:
     async def infer(self, request: Request) -> Response:
         name, version = _model(request)
         data = await body.read(request, self._gateway)
-        header_length = request.headers.get(HEADER_LENGTH)
+        header_length = body.header(request, _HEADER_LENGTH) or None
         message, form = await body.run(len(data), read_request, name, version, data, header_length)
         response = await self._unary(request, "ModelInfer", message, pb.ModelInferResponse)
-        return await body.run(response.ByteSize(), _infer_response, response, form, request.headers)
+        accepted = body.header(request, b"accept-encoding")
+        return await body.run(response.ByteSize(), _infer_response, response, form, accepted)
 
     async def server_metadata(self, request: Request) -> Response:
         response = await self._unary(
@@ -205,12 +212,9 @@ def _model(request: Request) -> tuple[str, str]:
     return request.path_params.get("name", ""), request.path_params.get("version", "")
 
 
-def _infer_response(
-    response: pb.ModelInferResponse, form: WantedForm, headers: Mapping[str, str]
-) -> Response:
+def _infer_response(response: pb.ModelInferResponse, form: WantedForm, accepted: str) -> Response:
     content, header_length = write_response(response, form)
     added = {} if header_length is None else {HEADER_LENGTH: str(header_length)}
-    accepted = headers.get("accept-encoding")
     if accepted and len(content) >= _MIN_COMPRESSED_BYTES:
         encoding = _chosen_encoding(accepted)
         if encoding:

@@ -1,5 +1,6 @@
 """A gateway as a process: bind, listen, announce, serve until a signal, finish open requests."""
 
+import gc
 import logging
 import resource
 import signal
@@ -37,6 +38,8 @@ def serve(settings: GatewaySettings) -> None:
     # uvicorn has its own while it serves, and then raises the signal again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # Objects that exist now live as long as the process; the collector need not visit them.
+    gc.freeze()
     server.run(sockets=[listener])
 
 

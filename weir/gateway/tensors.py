@@ -113,7 +113,9 @@ def write_response(response: pb.ModelInferResponse, form: WantedForm) -> tuple[b
     outputs: list[dict[str, Any]] = []
     contents: list[bytes] = []
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        parameters = {name: get_parameter(value) for name, value in tensor.parameters.items()}
+        parameters: dict[str, Any] = {}
+        if tensor.parameters:
+            parameters |= {name: get_parameter(value) for name, value in tensor.parameters.items()}
         output: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
