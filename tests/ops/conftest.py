@@ -1,12 +1,16 @@
 """A real server under a load of every kind of request, and a real Prometheus that scraped it."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.harness import running
 from tests.ops import stack, world
 from tests.ops.prometheus_api import Prometheus
+
+if TYPE_CHECKING:
+    from tests.ops.browser import Browser
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             stack.wait_for_scrape(api)
         stack.wait_for_rules(api)
         yield api
+
+
+@pytest.fixture
+def browser() -> "Iterator[Browser]":
+    """A headless Chromium whose console is checked at the end of the test."""
+    from tests.ops.browser import chromium  # noqa: PLC0415 - the other tests do without selenium
+
+    with chromium() as page:
+        yield page

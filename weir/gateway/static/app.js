@@ -25,7 +25,7 @@ const banner = document.getElementById("banner");
 const signOut = document.getElementById("sign-out");
 
 /** What the views show; `problem` and `metricsProblem` are empty while all is well. */
-const state = { models: null, server: null, target: "", problem: "", metricsProblem: "", history: new History() };
+const state = { models: null, server: null, target: "", readAt: null, problem: "", metricsProblem: "", history: new History() };
 
 let view = null;
 let timer = 0;
@@ -52,7 +52,7 @@ async function poll() {
 
 async function readModels(options) {
   try {
-    Object.assign(state, await getJson("/page/models", options), { problem: "" });
+    Object.assign(state, await getJson("/page/models", options), { problem: "", readAt: new Date() });
   } catch (error) {
     state.problem = error.message;
   }
@@ -72,10 +72,15 @@ async function readMetrics(options) {
 function show() {
   signOut.hidden = !token();
   banner.hidden = !state.problem;
-  setText(banner, state.problem && `${capital(state.problem)}. The page tries again every ${POLL_MS / 1000} seconds.`);
+  setText(banner, state.problem && bannerText());
   main.classList.toggle("is-old", Boolean(state.problem));
   showServer();
   view.update(state);
+}
+
+function bannerText() {
+  const shown = state.readAt ? ` What is shown is from ${state.readAt.toLocaleTimeString()}.` : "";
+  return `${capital(state.problem)}. The page tries again every ${POLL_MS / 1000} seconds.${shown}`;
 }
 
 function showServer() {

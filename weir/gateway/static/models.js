@@ -98,7 +98,7 @@ function versionFacts(version) {
   const facts = [
     ["State", `${stateInWords(version)} since ${ageInWords(version.since)}`],
     ["Runs on", providerInWords(version)],
-    ["PyTorch", version.state === "READY" ? parityInWords(version.parity) : ""],
+    ["Parity", version.state === "READY" ? parityInWords(version.parity) : ""],
     ["Golden test", version.state === "READY" ? goldenInWords(version.golden) : ""],
     ["Batching", batchingInWords(version)],
     ["Not served", version.unserved_outputs.join(", ")],

@@ -6,11 +6,11 @@ export function stateInWords(version) {
   return words[version.state] ?? version.state.toLowerCase();
 }
 
-/** The comparison with PyTorch when the bundle was made. */
+/** The comparison with the original when the bundle was made: PyTorch's network, or the imported file. */
 export function parityInWords(parity) {
-  if (parity === null) return "outputs were not compared with PyTorch's";
-  if (parity === 0) return "outputs equal PyTorch's";
-  return `outputs differ from PyTorch's by at most ${short(parity)}`;
+  if (parity === null) return "outputs were not compared with the original's";
+  if (parity === 0) return "outputs equal the original's";
+  return `outputs differ from the original's by at most ${short(parity)}`;
 }
 
 /** The golden test: the recorded inputs run when the version was loaded. */
