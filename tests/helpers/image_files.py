@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8)
@@ -15,8 +16,13 @@ XMP_ADDRESS = b"http://ns.adobe.com/xap/1.0/\0"
 
 def encode(kind: str, **options: Any) -> bytes:
     """The picture in a format of Pillow's."""
+    return encode_pixels(PIXELS, kind, **options)
+
+
+def encode_pixels(pixels: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> bytes:
+    """Pixels (H, W) or (H, W, 3) in a format of Pillow's."""
     file = io.BytesIO()
-    Image.fromarray(PIXELS).save(file, kind, **options)
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from weir.bundle import writer
+from tests.helpers import onnx_models
+from weir.bundle import golden, writer
 from weir.bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from weir.export.graph import convert
 from weir.export.runs.images import INPUT, PROBABILITIES, ImageGraph, ImageOutputs, sharing_of
@@ -56,5 +57,6 @@ def write_lenet5(models: Path, name: str) -> Path:
         sharing=sharing_of(made.network, 1, SIDE, SIDE),
     )
     labels = "".join(f"class {number}\n" for number in range(10)).encode()
-    files = {"model.onnx": made.model, "labels.txt": labels}
+    recorded = golden.encode(onnx_models.recorded(made.model))
+    files = {"model.onnx": made.model, "labels.txt": labels, golden.FILE_NAME: recorded}
     return writer.write(files, contract, models, name, None)

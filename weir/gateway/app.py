@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from weir.gateway import open_inference, page, upstream
+from weir.gateway import networks, open_inference, page, upstream
 from weir.gateway.errors import http_error
 from weir.gateway.settings import GatewaySettings
 from weir.gateway.tensors import HEADER_LENGTH
@@ -34,6 +34,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
         routes=[
             *open_inference.routes(gateway),
             *page.routes(gateway),
+            *networks.routes(gateway),
         ],
         middleware=_middleware(settings),
         exception_handlers={HTTPException: _http_error},
