@@ -32,10 +32,12 @@ def network(graphs: Mapping[str, ResolvedGraph], contract: Contract | None) -> V
     """The layers of each graph, for one row, with totals that are the sums of what is shown."""
     axis = "batch" if contract is None else contract.batch_axis
     sharing = contract.sharing if contract else None
+    picture = contract.preprocessing if contract else None
     return {
         "graphs": [_graph(name, read_graph(graph.model, axis)) for name, graph in graphs.items()],
         # Counted on the PyTorch module, with pooling and normalisation.
         "trained": sharing.model_dump() if sharing else None,
+        "picture": picture.model_dump(include={"height", "width", "channels"}) if picture else None,
     }
 
 
