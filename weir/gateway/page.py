@@ -80,21 +80,21 @@ def routes(gateway: Gateway) -> list[Route]:
 
     return [
         Route("/", Endpoint(index, gateway), methods=["GET"]),
-        Route("/static/{file}", Endpoint(static, gateway), methods=["GET"]),
+        Route("/static/{file:path}", Endpoint(static, gateway), methods=["GET"]),
         Route("/page/models", Endpoint(models, gateway), methods=["GET"]),
         Route("/page/metrics", Endpoint(metrics, gateway), methods=["GET"]),
     ]
 
 
 def read_files() -> dict[str, _File]:
-    """The page's files by name. Names that a browser asks for are only looked up in it."""
+    """The page's files by their path in `static`. A browser's path is only looked up in it."""
     found = {}
-    for path in sorted(_FILES.iterdir()):
+    for path in sorted(_FILES.rglob("*")):
         media_type = _MEDIA_TYPES.get(path.suffix)
         if media_type is not None:
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()[:32]
-            found[path.name] = _File(content, media_type, f'"{digest}"')
+            found[path.relative_to(_FILES).as_posix()] = _File(content, media_type, f'"{digest}"')
     return found
 
 
