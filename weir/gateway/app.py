@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from weir.gateway import networks, open_inference, page, upstream
+from weir.gateway import networks, open_inference, page, tasks, upstream
 from weir.gateway.errors import http_error
 from weir.gateway.settings import GatewaySettings
 from weir.gateway.tensors import HEADER_LENGTH
@@ -33,6 +33,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
     app = Starlette(
         routes=[
             *open_inference.routes(gateway),
+            *tasks.routes(gateway),
             *page.routes(gateway),
             *networks.routes(gateway),
         ],

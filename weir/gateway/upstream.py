@@ -6,7 +6,7 @@ cancelled with the task of its request, which ends when the HTTP client leaves.
 
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -74,7 +74,7 @@ class Upstream:
             call, timeout_s if chosen_s is None else chosen_s, metadata
         )
 
-    async def stream(self, request: Request, path: str, body: bytes) -> AsyncIterator[bytes]:
+    async def stream(self, request: Request, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
         """Make a call with a stream of responses and yield their bytes.
 
         Raises:
