@@ -17,7 +17,7 @@ import weir
 from tests.helpers.gateway import gateway as running_gateway
 from tests.helpers.http_client import HttpClient
 from tests.helpers.waiting import wait_until
-from tests.integration.generation import LISTENED, rows_left
+from tests.integration.generation import LISTENED
 from tests.integration.harness import ANSWER_S, Server
 
 TRANSPORT = "completion-queue"
@@ -243,13 +243,19 @@ def test_client_that_leaves_cancels_the_call_of_the_server(
     generating_gateway: HttpClient, speaker: Server
 ) -> None:
     speaker.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    before = rows_left(speaker)
+    before = cancelled_rows(speaker)
 
     with generating_gateway.stream("/v1/models/endless:generate", {"text": ENDLESS}) as stream:
         next(stream)
 
     speaker.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    wait_until(lambda: rows_left(speaker) == before + 1, "the row of the client has left")
+    # Not those that ended at the deadline of the call.
+    wait_until(lambda: cancelled_rows(speaker) == before + 1, "expected one more cancelled row")
+
+
+def cancelled_rows(server: Server) -> float:
+    """Rows of `endless` that ended because their call was cancelled."""
+    return server.metric("weir_generation_finished_total", model="endless", reason="cancelled")
 
 
 def test_failure_before_the_first_token_is_an_answer_with_its_code(
