@@ -7,7 +7,8 @@
  * 2. Otherwise the text is CSV. Its first line has the columns' names if a cell of it is neither a
  *    number nor a date.
  * 3. Tab, semicolon or comma separates the columns: the first of them that is in the first line.
- * 4. A comma is the decimal mark where it does not separate columns.
+ * 4. A comma is the decimal mark where it does not separate columns, and if each line is a number
+ *    with at most one comma.
  * 5. The first column of dates has the dates of the rows.
  */
 
