@@ -13,7 +13,7 @@
  */
 
 const TOKEN_FILE = "token.txt";
-const HEREDOC_END = "END";
+const HEREDOC_END = "END_OF_SERIES";
 
 /** A text as one word of a POSIX shell. */
 export function shellQuoted(text) {
@@ -22,6 +22,7 @@ export function shellQuoted(text) {
 
 /** A text as a string literal of Python, and numbers, lists and dicts as Python writes them. */
 export function pythonLiteral(value) {
+  if (value === null) return "None";
   if (value === true) return "True";
   if (value === false) return "False";
   if (Array.isArray(value)) return `[${value.map(pythonLiteral).join(", ")}]`;
@@ -120,12 +121,11 @@ export function forecastCall(place, name, { columns, dates, horizon }) {
   const names = Object.keys(columns);
   const header = [...(dates ? ["date"] : []), ...names];
   const rows = columns[names[0]].map((_, at) => [...(dates ? [dates[at]] : []), ...names.map((each) => columns[each][at])]);
-  // The reader of tables would take a single column with commas for several.
   const csv = [header, ...rows].map((row) => row.map(csvCell).join(",")).join("\n");
   const command = weir(place, "forecast", `- --model ${shellQuoted(name)} --horizon ${horizon}`);
   return {
     curl: curlJson(place, `/v1/models/${encodeURIComponent(name)}:forecast`, { columns, horizon }),
-    python: python(place, `columns = ${pythonLiteral(columns)}\nprint(client.forecast(${literals(name)}, columns, horizon=${horizon}))\n`),
+    python: python(place, `columns = ${pythonLiteral(columns)}\nforecast = client.forecast(${literals(name)}, columns, horizon=${horizon})\nprint(forecast.values)\nprint(forecast.lower, forecast.upper)\n`),
     weir: `${command} <<'${HEREDOC_END}'\n${csv}\n${HEREDOC_END}`,
   };
 }

@@ -1,6 +1,6 @@
 /** A model without a task: a request of tensors as JSON, to edit and send. */
 
-import { getJson, postJson } from "../api.js";
+import { getJson, postBytes } from "../api.js";
 import { element, replace } from "../dom.js";
 import { callSnippets } from "./call_snippets.js";
 import { callStatus } from "./call_status.js";
@@ -36,8 +36,9 @@ export function mount(container, model) {
     const inputs = readInputs(body);
     if (inputs) snippets.show((place) => inferCall(place, model.name, inputs, body));
     else snippets.clear();
-    status.run((signal) => postJson(`${path}/infer`, body, { signal }), (answer) => {
-      replace(result, outputTable(answer.outputs));
+    // The text itself is sent: its integers may have more digits than JavaScript's numbers.
+    status.run((signal) => postBytes(`${path}/infer`, field.value, "application/json", { signal }), (answer) => {
+      replace(result, outputTable(answer.outputs), answer.outputs.some(isRounded) ? element("p", { class: "muted" }, "Integers beyond 2⁵³ are shown rounded.") : null);
       return `version ${answer.model_version}`;
     });
   }
@@ -62,15 +63,23 @@ export function mount(container, model) {
   return () => status.stop();
 }
 
-/** The inputs of a request with nested values; null if one is malformed, which the server says. */
+/**
+ * The inputs of a request with nested values; null if one is malformed, which the server says, or
+ * has an integer that JavaScript rounds.
+ */
 function readInputs(body) {
   if (!Array.isArray(body?.inputs)) return null;
-  const inputs = body.inputs.map(({ name, datatype, shape, data }) => ({
-    name,
-    datatype,
-    values: Array.isArray(shape) && Array.isArray(data) ? nested(data, shape) : null,
+  const inputs = body.inputs.map((input) => ({
+    name: input?.name,
+    datatype: input?.datatype,
+    values: Array.isArray(input?.shape) && Array.isArray(input?.data) && !isRounded(input) ? nested(input.data, input.shape) : null,
   }));
   return inputs.every(({ name, values }) => typeof name === "string" && values !== null) ? inputs : null;
+}
+
+/** Whether a tensor has an integer beyond those that JavaScript's numbers hold exactly. */
+function isRounded({ datatype, data }) {
+  return /INT64$/.test(datatype) && [data].flat(Infinity).some((value) => Math.abs(value) > Number.MAX_SAFE_INTEGER);
 }
 
 function outputTable(outputs) {
