@@ -3,6 +3,7 @@
 tagger       the tag of a token is its id, plus those of its letters, modulo 3
 classifier   the probability of a class is the share of tokens of an id: 4, 5 or 6
 forecaster   the last values of both columns, added, and then the first of its own
+seasonal     the twelve values before, with an interval of a tenth around them
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnx
 import onnxruntime
 
 from weir.bundle import writer
-from weir.bundle.contract import Batching, Contract, Series, Tolerance
+from weir.bundle.contract import Batching, Contract, PredictionInterval, Series, Tolerance
 from weir.bundle.golden import Golden, encode
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 
@@ -56,6 +57,13 @@ _FORECASTER = """forecaster (float[batch, 3, 2] history) => (float[batch, 2] for
     own = Gather <axis = 1> (oldest, first)
     column = Unsqueeze(own, across)
     forecast = Concat <axis = 1> (sum, column)
+}"""
+
+_SEASONAL = """seasonal (float[batch, 24, 1] history) => (float[batch, 12] forecast)
+<int64[1] from = {12}, int64[1] to = {24}, int64[1] axis = {1}, int64[1] last = {2}>
+{
+    season = Slice(history, from, to, axis)
+    forecast = Squeeze(season, last)
 }"""
 
 _COMMON: dict[str, Any] = {
@@ -103,6 +111,14 @@ def write_forecaster(models: Path, name: str = "forecaster", **changes: Any) -> 
     inputs = {"history": np.arange(6, dtype=np.float32).reshape(1, 3, 2)}
     own: dict[str, Any] = {"task": "forecasting", "series": SERIES}
     return _write(models, name, _FORECASTER, inputs, **{**own, **changes})
+
+
+def write_seasonal(models: Path, name: str = "seasonal", target: str = "passengers") -> Path:
+    """The next year of a series with a value a month."""
+    interval = PredictionInterval(level=0.8, lower=[-0.1] * 12, upper=[0.1] * 12, is_relative=True)
+    series = Series(target=target, lags=24, horizon=12, season=12, interval=interval)
+    inputs = {"history": np.arange(24, dtype=np.float32).reshape(1, 24, 1)}
+    return _write(models, name, _SEASONAL, inputs, task="forecasting", series=series)
 
 
 def _write(models: Path, name: str, graph: str, inputs: dict[str, Any], **own: Any) -> Path:
