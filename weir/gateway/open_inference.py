@@ -77,7 +77,10 @@ class _Service:
         name, version = _model(request)
         data = await body.read(request, self._gateway)
         header_length = body.header(request, _HEADER_LENGTH) or None
+        counted_bytes = await body.count_json(request, self._gateway, data, header_length)
         message, form = await body.run(len(data), read_request, name, version, data, header_length)
+        # The message has the values; the objects are gone.
+        self._gateway.budget.refund(request.scope, counted_bytes)
         response = await self._unary(request, "ModelInfer", message, pb.ModelInferResponse)
         accepted = body.header(request, b"accept-encoding")
         return await body.run(response.ByteSize(), _infer_response, response, form, accepted)
@@ -160,7 +163,10 @@ class _Service:
 
     async def _optional_json(self, request: Request) -> dict[str, Any]:
         data = await body.read(request, self._gateway)
-        return body.json_object(data) if data else {}
+        if not data:
+            return {}
+        await body.count_json(request, self._gateway, data)
+        return await body.run(len(data), body.json_object, data)
 
     async def _unary(
         self, request: Request, method: str, message: Message, kind: type[rpc.Received]

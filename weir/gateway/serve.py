@@ -1,5 +1,11 @@
-"""A gateway as a process: bind, listen, announce, serve until a signal, finish open requests."""
+"""A gateway as a process: bind, listen, announce, serve until a signal, finish open requests.
 
+At the first signal the gateway accepts no more connections and lets open requests finish. At the
+end of the grace the calls of the servers are cancelled: each open request is answered with 503, and
+a stream ends with an error. The second signal ends the process at once.
+"""
+
+import asyncio
 import gc
 import logging
 import resource
@@ -8,29 +14,37 @@ import socket
 import ssl
 import sys
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from weir.client.errors import UsageError
 from weir.gateway.app import build
-from weir.gateway.http_connection import IDLE_S, HttpConnection
+from weir.gateway.http_connection import ConnectionLimits, HttpConnection
 from weir.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+# Time to send the answers of requests whose calls were cancelled at the end of the grace.
+_FLUSH_S = 1.0
+_CHECK_S = 0.05
 
 
-def serve(settings: GatewaySettings) -> None:
+def serve(settings: GatewaySettings, limits: ConnectionLimits | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        limits: of each connection; by default the usual ones.
 
     Raises:
         UsageError: the port or the certificate cannot be used.
     """
     _raise_file_limit()
     listener = _listen(settings)
-    server = _Server(_config(settings), _address(listener, settings))
+    config = _config(settings, limits or ConnectionLimits())
+    server = _Server(config, _address(listener, settings), settings.grace_s)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
@@ -44,11 +58,12 @@ def serve(settings: GatewaySettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which announces its address once it listens."""
+    """uvicorn's server, which announces its address once it listens, and stops in its own way."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, grace_s: float) -> None:
         super().__init__(config)
         self._address = address
+        self._grace_s = grace_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -57,20 +72,54 @@ class _Server(uvicorn.Server):
             sys.stdout.write(f"weir: gateway http={self._address}\n")
             sys.stdout.flush()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logger.info("gateway stops open_requests=%d", len(self.server_state.tasks))
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not await self._is_done(self._grace_s):
+            logger.warning("gateway cancels requests open=%d", len(self.server_state.tasks))
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, HttpConnection):
+                    connection.stop()
+            # Closes the channel, which cancels the calls.
+            await self.lifespan.shutdown()
+            await self._is_done(_FLUSH_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self.lifespan.shutdown()
 
-def _config(settings: GatewaySettings) -> uvicorn.Config:
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def _is_done(self, limit_s: float) -> bool:
+        """Whether all connections are closed, within a time; true at the second signal too."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + limit_s
+        state = self.server_state
+        while (state.connections or state.tasks) and not self.force_exit:
+            if loop.time() >= end_s:
+                return False
+            await asyncio.sleep(_CHECK_S)
+        return True
+
+
+def _config(settings: GatewaySettings, limits: ConnectionLimits) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
             build(settings),
-            http=HttpConnection,
+            http=partial(HttpConnection, limits),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=IDLE_S,
-            timeout_graceful_shutdown=round(settings.grace_s),
+            timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]
             backlog=_BACKLOG,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

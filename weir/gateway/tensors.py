@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ _REQUEST_FIELDS = {"id", "parameters", "inputs", "outputs"}
 _INPUT_FIELDS = {"name", "shape", "datatype", "parameters", "data"}
 _OUTPUT_FIELDS = {"name", "parameters"}
 _MAX_DIMENSION = 2**63 - 1
+# As of the server and of numpy. The product of many large axes would take minutes.
+_MAX_AXES = 32
 _BINARY = "binary_data"
 _ALL_BINARY = "binary_data_output"
 _SIZE = "binary_data_size"
@@ -173,7 +176,7 @@ def _read_input(
     datatype = fields.get("datatype")
     if not (isinstance(datatype, str) and datatype in DATATYPES):
         known = ", ".join(DATATYPES)
-        raise InvalidArgument(f"{where}.datatype: expected one of {known}, got {datatype!r:.64}")
+        raise InvalidArgument(f"{where}.datatype: expected one of {known}, got {_brief(datatype)}")
     shape = _shape(fields.get("shape"), f"{where}.shape")
     parameters = _object(fields.get("parameters"), f"{where}.parameters")
     size = parameters.pop(_SIZE, None)
@@ -189,7 +192,7 @@ def _read_input(
         if not _is_integer(size) or not 0 <= size <= len(binary) - position:
             raise InvalidArgument(
                 f"{where}.parameters.{_SIZE}: expected a number of bytes, at most the "
-                f"{len(binary) - position} that are left, got {size!r:.64}"
+                f"{len(binary) - position} that are left, got {_brief(size)}"
             )
         end = position + size
         raw = bytes(binary[position:end])
@@ -239,33 +242,41 @@ def _packed(data: list[Any], datatype: str) -> bytes | None:
 def _numbers(data: list[Any], datatype: str, where: str) -> NDArray[np.generic]:
     """JSON numbers as an array of the datatype; a value that it cannot hold is an error."""
     dtype = DATATYPES[datatype].dtype
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgument(f"{where}: expected numbers in an even array") from error
-    if array.size == 0:
-        return np.empty(0, dtype)
-    # Whole numbers beyond 64 bits become objects, a mix with fractions becomes float64.
-    expected = (
-        "b" if datatype == "BOOL" else "iuf" if dtype.kind == "f" or datatype == "BF16" else "iu"
-    )
-    if array.dtype.kind not in expected or array.ndim == 0:
-        raise InvalidArgument(f"{where}: expected values of {datatype}, got others")
-    if datatype == "BOOL":
-        return array
-    if datatype == "BF16":
-        return _bfloat16(array.astype(np.float32))
-    if dtype.kind == "f":
+    # numpy finds the type by itself too, but one long string would make every element as long.
+    values = _even(data, where)
+    is_float = dtype.kind == "f" or datatype == "BF16"
+    expected: set[type] = {bool} if datatype == "BOOL" else {int, float} if is_float else {int}
+    if wrong := set(map(type, values)) - expected:
+        kinds = min(kind_of(kind()) for kind in wrong)
+        raise InvalidArgument(f"{where}: expected values of {datatype}, got {kinds}")
+    if is_float:
+        try:
+            array = np.array(values, np.float64)
+        except OverflowError as error:
+            raise InvalidArgument(f"{where}: expected values of {datatype}, got others") from error
         with np.errstate(over="ignore"):
-            return array.astype(dtype)
-    bounds = np.iinfo(dtype.str)
-    low, high = int(array.min()), int(array.max())
-    if low < bounds.min or high > bounds.max:
-        wrong = low if low < bounds.min else high
-        raise InvalidArgument(
-            f"{where}: expected {bounds.min} to {bounds.max} in {datatype}, got {wrong}"
-        )
-    return array.astype(dtype)
+            return (
+                _bfloat16(array.astype(np.float32)) if datatype == "BF16" else array.astype(dtype)
+            )
+    if values and datatype != "BOOL":
+        bounds = np.iinfo(dtype.str)
+        low, high = min(values), max(values)
+        if low < bounds.min or high > bounds.max:
+            outside = str(low if low < bounds.min else high)
+            raise InvalidArgument(
+                f"{where}: expected {bounds.min} to {bounds.max} in {datatype}, got {outside:.64}"
+            )
+    return np.array(values, dtype)
+
+
+def _even(data: list[Any], where: str) -> list[Any]:
+    """The values of nested arrays of even lengths in their order, level by level."""
+    level = data
+    while list in (kinds := set(map(type, level))):
+        if len(kinds) > 1 or len(set(map(len, level))) > 1:
+            raise InvalidArgument(f"{where}: expected numbers in an even array")
+        level = list(chain.from_iterable(level))
+    return level
 
 
 def _bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -354,15 +365,24 @@ def _flag(value: object, where: str) -> bool:
     return value
 
 
+def _brief(value: object) -> str:
+    """A value for a message; an array or an object, which may be deep and large, by its kind."""
+    if isinstance(value, str):
+        return repr(value[:64])
+    return f"{value!r:.64}" if isinstance(value, int | float) else kind_of(value)
+
+
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _shape(value: object, where: str) -> list[int]:
     shape = _array(value, where)
+    if len(shape) > _MAX_AXES:
+        raise InvalidArgument(f"{where}: expected at most {_MAX_AXES} axes, got {len(shape)}")
     for size in shape:
         if not _is_integer(size) or not 0 <= size <= _MAX_DIMENSION:
-            raise InvalidArgument(f"{where}: expected numbers from 0, got {size!r:.64}")
+            raise InvalidArgument(f"{where}: expected numbers from 0, got {_brief(size)}")
     return shape
 
 

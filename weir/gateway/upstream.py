@@ -4,6 +4,7 @@ A call carries the request's token and trace context, and ends at the request's 
 cancelled with the task of its request, which ends when the HTTP client leaves.
 """
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator
@@ -14,12 +15,13 @@ from starlette.requests import Request
 
 from weir.client import rpc
 from weir.client.connection import AsyncConnection, CallContext
-from weir.client.errors import FailedPrecondition, InvalidArgument, Unauthenticated
+from weir.client.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 from weir.gateway.body import BodyBudget
 from weir.gateway.settings import GatewaySettings
 
 Result = TypeVar("Result")
 
+_STOPS = "the gateway stops"
 _TIMEOUT = b"x-request-timeout"
 _AUTHORIZATION = b"authorization"
 _PASSED_ON = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
@@ -55,8 +57,9 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the channel; calls still running are cancelled."""
-        if self._connection is not None:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def unary(
         self, request: Request, call: rpc.Call[Result], timeout_s: float | None = None
@@ -70,9 +73,14 @@ class Upstream:
             CallError: it failed.
         """
         chosen_s, metadata = self._options(request)
-        return await self._open_connection.unary(
-            call, timeout_s if chosen_s is None else chosen_s, metadata
-        )
+        connection = self._open_connection
+        try:
+            return await connection.unary(
+                call, timeout_s if chosen_s is None else chosen_s, metadata
+            )
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
 
     async def stream(self, request: Request, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
         """Make a call with a stream of responses and yield their bytes.
@@ -87,14 +95,22 @@ class Upstream:
             try:
                 async for message in call:
                     yield message
+            except asyncio.CancelledError:
+                self._check_open()
+                raise
             finally:
                 call.cancel()
 
     @property
     def _open_connection(self) -> AsyncConnection:
         if self._connection is None:
-            raise RuntimeError("the channel is not open")
+            raise Unavailable(_STOPS)
         return self._connection
+
+    def _check_open(self) -> None:
+        """A closed channel cancels its calls: for their requests it is no cancellation."""
+        if self._connection is None:
+            raise Unavailable(_STOPS)
 
     def _options(self, request: Request) -> tuple[float | None, rpc.Metadata]:
         """The timeout that the request sets, and the metadata that its calls carry."""
