@@ -326,7 +326,7 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "lone surrogate": (
         "tagger:tag",
         b'{"texts": ["\\ud800"], "x": NaN}',
-        "x: unknown field",
+        "surrogates not allowed",
     ),
     "both searches": (
         "tagger:generate",

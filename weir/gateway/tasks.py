@@ -77,14 +77,19 @@ class _Service:
         content_type = request.headers.get("content-type", "")
         is_form = content_type.lower().startswith(multipart.CONTENT_TYPE)
         if is_form:
-            return await self.unary(partial(classify_form_call, content_type), request)
+            make_call = partial(classify_form_call, content_type)
+            return await self.unary(make_call, request, is_json=False)
         return await self.unary(classify_call, request)
 
     async def unary(
-        self, make_call: Callable[[str, bytes], Call[Answer]], request: Request
+        self,
+        make_call: Callable[[str, bytes], Call[Answer]],
+        request: Request,
+        *,
+        is_json: bool = True,
     ) -> Response:
         """The answer of a call, which is made of the model's name and the request's body."""
-        call = await self._read(make_call, request)
+        call = await self._read(make_call, request, is_json=is_json)
         document = await self._gateway.upstream.unary(request, call)
         return Response(document.model_dump_json(), media_type=errors.JSON)
 
@@ -98,9 +103,15 @@ class _Service:
             raise
         return EventStream(events(first, bodies))
 
-    async def _read(self, read: Callable[[str, bytes], Result], request: Request) -> Result:
+    async def _read(
+        self, read: Callable[[str, bytes], Result], request: Request, *, is_json: bool = True
+    ) -> Result:
         data = await body.read(request, self._gateway)
-        return await body.run(len(data), read, request.path_params["name"], data)
+        counted_bytes = await body.count_json(request, self._gateway, data) if is_json else 0
+        result = await body.run(len(data), read, request.path_params["name"], data)
+        # The message has the values; the objects are gone.
+        self._gateway.budget.refund(request.scope, counted_bytes)
+        return result
 
 
 def classify_call(model: str, data: bytes) -> Call[schemas.ClassifyResponse]:
