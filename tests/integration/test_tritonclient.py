@@ -5,34 +5,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
 from tests.integration.harness import ANSWER_S, Client, Server, arrays, request, tensor
-from tests.integration.triton_client import Answers, as_input, error_of
+from tests.integration.triton_client import VALUES, Answers, as_input, error_of
 from weir.protocol import inference_pb2 as pb
 
 INVALID, NOT_FOUND = "StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND"
 UNAVAILABLE, UNIMPLEMENTED = "StatusCode.UNAVAILABLE", "StatusCode.UNIMPLEMENTED"
 
-VALUES: dict[str, Any] = {
-    "BOOL": np.array([[True, False, False, True]]),
-    "UINT8": np.array([[0, 1, 128, 255]], np.uint8),
-    "UINT16": np.array([[0, 1, 2**15, 2**16 - 1]], np.uint16),
-    "UINT32": np.array([[0, 1, 2**31, 2**32 - 1]], np.uint32),
-    "UINT64": np.array([[0, 1, 2**63, 2**64 - 1]], np.uint64),
-    "INT8": np.array([[-128, -1, 0, 127]], np.int8),
-    "INT16": np.array([[-(2**15), -1, 0, 2**15 - 1]], np.int16),
-    "INT32": np.array([[-(2**31), -1, 0, 2**31 - 1]], np.int32),
-    "INT64": np.array([[-(2**63), -1, 0, 2**63 - 1]], np.int64),
-    "FP16": np.array([[0.5, -2.0, 65504.0, np.inf]], np.float16),
-    "FP32": np.array([[0.1, -2.0, 3.4e38, np.inf]], np.float32),
-    "FP64": np.array([[0.1, -2.0, 1.7e308, np.inf]], np.float64),
-    "BF16": np.array([[0.5, -2.0, 1.7e38, np.inf]], ml_dtypes.bfloat16),
-    "BYTES": np.array([["weir", "", "größer", "x" * 1000]], object),
-}
 ROW = np.zeros((1, 4), np.float32)
 
 

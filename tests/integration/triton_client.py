@@ -4,10 +4,30 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.integration.harness import ANSWER_S, DTYPE_NAMES
+
+VALUES: dict[str, Any] = {
+    "BOOL": np.array([[True, False, False, True]]),
+    "UINT8": np.array([[0, 1, 128, 255]], np.uint8),
+    "UINT16": np.array([[0, 1, 2**15, 2**16 - 1]], np.uint16),
+    "UINT32": np.array([[0, 1, 2**31, 2**32 - 1]], np.uint32),
+    "UINT64": np.array([[0, 1, 2**63, 2**64 - 1]], np.uint64),
+    "INT8": np.array([[-128, -1, 0, 127]], np.int8),
+    "INT16": np.array([[-(2**15), -1, 0, 2**15 - 1]], np.int16),
+    "INT32": np.array([[-(2**31), -1, 0, 2**31 - 1]], np.int32),
+    "INT64": np.array([[-(2**63), -1, 0, 2**63 - 1]], np.int64),
+    "FP16": np.array([[0.5, -2.0, 65504.0, np.inf]], np.float16),
+    "FP32": np.array([[0.1, -2.0, 3.4e38, np.inf]], np.float32),
+    "FP64": np.array([[0.1, -2.0, 1.7e308, np.inf]], np.float64),
+    "BF16": np.array([[0.5, -2.0, 1.7e38, np.inf]], ml_dtypes.bfloat16),
+    "BYTES": np.array([["weir", "", "größer", "x" * 1000]], object),
+}
+"""A row of four values of each datatype, with its extremes."""
 
 
 def as_input(name: str, values: Any, datatype: str | None = None) -> triton.InferInput:

@@ -13,12 +13,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from weir.client import defaults, rpc
-from weir.client.errors import InvalidArgument, Unavailable
+from weir.client.errors import InvalidArgument, Unavailable, Unimplemented
 from weir.gateway import body
 from weir.gateway.body import kind_of
 from weir.gateway.endpoint import Endpoint
 from weir.gateway.errors import JSON, json_response
-from weir.gateway.tensors import HEADER_LENGTH, WantedForm, read_request, write_response
+from weir.gateway.tensors import (
+    HEADER_LENGTH,
+    WantedForm,
+    read_raw_request,
+    read_request,
+    write_response,
+)
 from weir.gateway.upstream import Gateway
 from weir.protocol import inference_pb2 as pb
 
@@ -30,6 +36,15 @@ _COMPRESSION_LEVEL = 1
 # zlib's `wbits` of each encoding.
 _ENCODINGS = {"gzip": 31, "deflate": 15}
 
+# Triton's extensions that only make sense on the server's machine or in Triton.
+_NOT_OFFERED = (
+    "/v2/logging",
+    "/v2/trace/setting",
+    "/v2/models/{name}/trace/setting",
+    "/v2/systemsharedmemory/{rest:path}",
+    "/v2/cudasharedmemory/{rest:path}",
+)
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -37,16 +52,16 @@ def routes(gateway: Gateway) -> list[Route]:
     """The routes of `/v2`."""
     service = _Service(gateway)
 
-    def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        return Route(path, Endpoint(handler, gateway), methods=[method])
+    def route(path: str, handler: Handler, *methods: str) -> Route:
+        return Route(path, Endpoint(handler, gateway), methods=methods or ("GET",))
 
-    def of_model(suffix: str, handler: Handler, method: str = "GET") -> list[Route]:
+    def of_model(suffix: str, handler: Handler, *methods: str) -> list[Route]:
         return [
-            route("/v2/models/{name}" + version + suffix, handler, method)
+            route("/v2/models/{name}" + version + suffix, handler, *methods)
             for version in ("", "/versions/{version}")
         ]
 
-    return [
+    found = [
         *of_model("/infer", service.infer, "POST"),
         route("/v2", service.server_metadata),
         route("/v2/health/live", service.live),
@@ -59,7 +74,10 @@ def routes(gateway: Gateway) -> list[Route]:
         route("/v2/repository/index", service.index, "POST"),
         route("/v2/repository/models/{name}/load", service.load, "POST"),
         route("/v2/repository/models/{name}/unload", service.unload, "POST"),
+        *(route(path, service.not_offered, "GET", "POST") for path in _NOT_OFFERED),
     ]
+    # Also with a slash at the end: a redirect would need the scheme and host of a proxy in front.
+    return found + [Route(f"{each.path}/", each.endpoint, methods=each.methods) for each in found]
 
 
 def infer(gateway: Gateway) -> Endpoint:
@@ -77,10 +95,16 @@ class _Service:
         name, version = _model(request)
         data = await body.read(request, self._gateway)
         header_length = body.header(request, _HEADER_LENGTH) or None
-        counted_bytes = await body.count_json(request, self._gateway, data, header_length)
-        message, form = await body.run(len(data), read_request, name, version, data, header_length)
-        # The message has the values; the objects are gone.
-        self._gateway.budget.refund(request.scope, counted_bytes)
+        if header_length == "0":
+            metadata = await self._metadata(request)
+            message, form = read_raw_request(name, version, data, metadata)
+        else:
+            counted_bytes = await body.count_json(request, self._gateway, data, header_length)
+            message, form = await body.run(
+                len(data), read_request, name, version, data, header_length
+            )
+            # The message has the values; the objects are gone.
+            self._gateway.budget.refund(request.scope, counted_bytes)
         response = await self._unary(request, "ModelInfer", message, pb.ModelInferResponse)
         accepted = body.header(request, b"accept-encoding")
         return await body.run(response.ByteSize(), _infer_response, response, form, accepted)
@@ -106,10 +130,7 @@ class _Service:
         return json_response({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def model_metadata(self, request: Request) -> Response:
-        name, version = _model(request)
-        message = pb.ModelMetadataRequest(name=name, version=version)
-        response = await self._unary(request, "ModelMetadata", message, pb.ModelMetadataResponse)
-        return json_response(json_of(response))
+        return json_response(json_of(await self._metadata(request)))
 
     async def config(self, request: Request) -> Response:
         name, version = _model(request)
@@ -145,6 +166,14 @@ class _Service:
         message = pb.RepositoryModelUnloadRequest(model_name=request.path_params["name"])
         await self._control(request, "RepositoryModelUnload", message)
         return Response(status_code=200)
+
+    async def not_offered(self, request: Request) -> Response:
+        raise Unimplemented(f"{request.scope['path'][:256]}: not offered")
+
+    async def _metadata(self, request: Request) -> pb.ModelMetadataResponse:
+        name, version = _model(request)
+        message = pb.ModelMetadataRequest(name=name, version=version)
+        return await self._unary(request, "ModelMetadata", message, pb.ModelMetadataResponse)
 
     async def _control(
         self,

@@ -2,7 +2,8 @@
 
 The Open Inference Protocol's HTTP form, with its binary tensor extension: with the header
 `Inference-Header-Content-Length: N`, the first N bytes of a body are JSON, and the contents of
-tensors that have a `binary_data_size` follow in their order.
+tensors that have a `binary_data_size` follow in their order. With 0, the body is the contents of
+the model's only input.
 
 No I/O. JSON numbers become raw bytes here, so the servers take one path for both forms.
 """
@@ -10,7 +11,7 @@ No I/O. JSON numbers become raw bytes here, so the servers take one path for bot
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from weir.client.errors import Internal, InvalidArgument
+from weir.client.errors import Internal, InvalidArgument, Unimplemented
 from weir.client.rpc import get_parameter, set_parameter
 from weir.gateway.body import json_object, kind_of
 from weir.protocol import inference_pb2 as pb
@@ -27,7 +28,8 @@ from weir.protocol.datatypes import DATATYPES, from_raw, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-_REQUEST_FIELDS = {"id", "parameters", "inputs", "outputs"}
+# The path names the model; KServe's client names it in the body too, and is not refused for that.
+_REQUEST_FIELDS = {"id", "parameters", "inputs", "outputs", "model_name", "model_version"}
 _INPUT_FIELDS = {"name", "shape", "datatype", "parameters", "data"}
 _OUTPUT_FIELDS = {"name", "parameters"}
 _MAX_DIMENSION = 2**63 - 1
@@ -36,10 +38,23 @@ _MAX_AXES = 32
 _BINARY = "binary_data"
 _ALL_BINARY = "binary_data_output"
 _SIZE = "binary_data_size"
-# By datatype, its code in `struct`.
+_SHARED_MEMORY = "shared_memory_region"
+# By datatype, its code in `struct`; BF16 by way of FP32.
 _CODES = {
-    "INT8": "b", "UINT8": "B", "INT16": "h", "UINT16": "H", "INT32": "i", "UINT32": "I",
-    "INT64": "q", "UINT64": "Q", "FP16": "e", "FP32": "f", "FP64": "d",
+    "BOOL": "?", "INT8": "b", "UINT8": "B", "INT16": "h", "UINT16": "H", "INT32": "i",
+    "UINT32": "I", "INT64": "q", "UINT64": "Q", "FP16": "e", "FP32": "f", "FP64": "d", "BF16": "f",
+}  # fmt: skip
+# Datatypes whose JSON values are not packed as they come.
+_CHECKED = {"BOOL", "BF16", "BYTES"}
+_BOOLEANS = (frozenset({bool}), "booleans")
+_WHOLE = (frozenset({int}), "whole numbers")
+_NUMBERS = (frozenset({int, float}), "numbers")
+_STRINGS = (frozenset({str}), "strings")
+# By datatype, what its JSON values are.
+_KINDS = {
+    "BOOL": _BOOLEANS, "INT8": _WHOLE, "UINT8": _WHOLE, "INT16": _WHOLE, "UINT16": _WHOLE,
+    "INT32": _WHOLE, "UINT32": _WHOLE, "INT64": _WHOLE, "UINT64": _WHOLE, "FP16": _NUMBERS,
+    "FP32": _NUMBERS, "FP64": _NUMBERS, "BF16": _NUMBERS, "BYTES": _STRINGS,
 }  # fmt: skip
 
 
@@ -75,21 +90,25 @@ def read_request(
     content = json_object(json_bytes)
     _check_fields(content, _REQUEST_FIELDS, "")
     message = pb.ModelInferRequest(
-        model_name=model, model_version=version, id=_text(content.get("id", ""), "id")
+        model_name=model, model_version=version, id=_text(content.get("id") or "", "id")
     )
+    may_hold_booleans = b"true" in json_bytes or b"false" in json_bytes
     parameters = _object(content.get("parameters"), "parameters")
     default = _flag(parameters.pop(_ALL_BINARY, False), f"parameters.{_ALL_BINARY}")
     _set_parameters(message.parameters, parameters, "parameters")
     position = 0
     for index, tensor in enumerate(_array(content.get("inputs"), "inputs")):
-        position = _read_input(message, tensor, f"inputs[{index}]", binary, position)
+        where = f"inputs[{index}]"
+        position = _read_input(
+            message, tensor, where, binary, position, may_hold_booleans=may_hold_booleans
+        )
     if position != len(binary):
         raise InvalidArgument(
             f"body: expected {position} bytes of binary data ({_SIZE} of the inputs), "
             f"got {len(binary)}"
         )
     by_name = {}
-    for index, output in enumerate(_array(content.get("outputs", []), "outputs")):
+    for index, output in enumerate(_array(content.get("outputs") or [], "outputs")):
         where = f"outputs[{index}]"
         fields = _object(output, where, is_required=True)
         _check_fields(fields, _OUTPUT_FIELDS, where)
@@ -99,6 +118,45 @@ def read_request(
         requested = message.outputs.add(name=name)
         _set_parameters(requested.parameters, wanted, f"{where}.parameters")
     return message, WantedForm(default, by_name)
+
+
+def read_raw_request(
+    model: str, version: str, body: bytes, metadata: pb.ModelMetadataResponse
+) -> tuple[pb.ModelInferRequest, WantedForm]:
+    """The message of a body that is the contents of the model's only input, and nothing else.
+
+    The body's size gives the one axis whose size the model leaves open; if it leaves several open,
+    the first is one row. BYTES are one element. All outputs are wanted in binary form.
+
+    Raises:
+        InvalidArgument: the model or the body leaves the shape open.
+    """
+    if len(metadata.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in metadata.inputs)
+        raise InvalidArgument(
+            f"{HEADER_LENGTH}: 0 is for a model of one input, {metadata.name} has {names}"
+        )
+    tensor = metadata.inputs[0]
+    shape = list(tensor.shape)
+    if tensor.datatype == "BYTES":
+        shape = [1 if size < 0 else size for size in shape]
+        body = len(body).to_bytes(4, "little") + body
+        is_whole = math.prod(shape) == 1
+    else:
+        if shape.count(-1) > 1:
+            shape[shape.index(-1)] = 1
+        row_bytes = DATATYPES[tensor.datatype].dtype.itemsize * abs(math.prod(shape))
+        is_whole = row_bytes > 0 and len(body) % row_bytes == 0 and shape.count(-1) < 2
+        shape = [len(body) // max(row_bytes, 1) if size < 0 else size for size in shape]
+    if not is_whole:
+        raise InvalidArgument(
+            f"body: expected the contents of {tensor.name}, {tensor.datatype} "
+            f"{list(tensor.shape)}, whose shape its bytes tell; got {len(body)} bytes"
+        )
+    message = pb.ModelInferRequest(model_name=model, model_version=version)
+    message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+    message.raw_input_contents.append(body)
+    return message, WantedForm(default=True, by_name={})
 
 
 def write_response(response: pb.ModelInferResponse, form: WantedForm) -> tuple[bytes, int | None]:
@@ -166,7 +224,13 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 
 def _read_input(
-    message: pb.ModelInferRequest, tensor: object, where: str, binary: memoryview, position: int
+    message: pb.ModelInferRequest,
+    tensor: object,
+    where: str,
+    binary: memoryview,
+    position: int,
+    *,
+    may_hold_booleans: bool,
 ) -> int:
     """Add an input to the message; returns the position behind its binary contents."""
     fields = _object(tensor, where, is_required=True)
@@ -180,13 +244,18 @@ def _read_input(
     shape = _shape(fields.get("shape"), f"{where}.shape")
     parameters = _object(fields.get("parameters"), f"{where}.parameters")
     size = parameters.pop(_SIZE, None)
-    if (size is None) == ("data" not in fields):
+    data = fields.get("data")
+    if (size is None) == (data is None):
+        if _SHARED_MEMORY in parameters:
+            raise Unimplemented(f"{where}: shared memory is not offered")
         raise InvalidArgument(
             f"{where}: expected either data or the parameter {_SIZE}, got "
             f"{'none' if size is None else 'both'}"
         )
     if size is None:
-        raw = _raw_of_json(fields["data"], datatype, shape, f"{where}.data")
+        raw = _raw_of_json(
+            data, datatype, shape, f"{where}.data", may_hold_booleans=may_hold_booleans
+        )
         end = position
     else:
         if not _is_integer(size) or not 0 <= size <= len(binary) - position:
@@ -202,71 +271,56 @@ def _read_input(
     return end
 
 
-def _raw_of_json(data: object, datatype: str, shape: list[int], where: str) -> bytes:
+def _raw_of_json(
+    data: object, datatype: str, shape: list[int], where: str, *, may_hold_booleans: bool
+) -> bytes:
     """JSON values, flat or nested, as raw bytes."""
     if not isinstance(data, list):
         raise InvalidArgument(f"{where}: expected an array, got {kind_of(data)}")
-    if datatype == "BYTES":
-        texts = list(_flat(data))
-        for text in texts:
-            if not isinstance(text, str):
-                raise InvalidArgument(f"{where}: expected strings, got {kind_of(text)}")
-        try:
-            raw = to_raw(np.array(texts, object))
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(f"{where}: expected Unicode text: {error.reason}") from error
-        count = len(texts)
-    elif (packed := _packed(data, datatype)) is not None:
-        raw, count = packed, len(data)
-    else:
-        array = _numbers(data, datatype, where)
-        raw, count = array.tobytes(), array.size
-    if count != math.prod(shape):
+    # The usual case: a flat array of numbers that fit. `struct` would take booleans for numbers.
+    raw = None if may_hold_booleans or datatype in _CHECKED else _packed(data, datatype)
+    if raw is None:
+        data = _even(data, where)
+        raw = _checked(data, datatype, where)
+    if len(data) != math.prod(shape):
         raise InvalidArgument(
-            f"{where}: expected {math.prod(shape)} values of shape {shape}, got {count}"
+            f"{where}: expected {math.prod(shape)} values of shape {shape}, got {len(data)}"
         )
     return raw
 
 
-def _packed(data: list[Any], datatype: str) -> bytes | None:
-    """A flat list of numbers that fit as raw bytes, twice as fast as by numpy; None for others."""
-    code = _CODES.get(datatype)
-    if code is None:
-        return None
+def _packed(values: list[Any], datatype: str) -> bytes | None:
+    """Numbers as raw bytes, twice as fast as by numpy; None if one is another thing or too large.
+
+    BF16 is packed as FP32.
+    """
     try:
-        return struct.pack(f"<{len(data)}{code}", *data)
+        return struct.pack(f"<{len(values)}{_CODES[datatype]}", *values)
     except (struct.error, OverflowError):
         return None
 
 
-def _numbers(data: list[Any], datatype: str, where: str) -> NDArray[np.generic]:
-    """JSON numbers as an array of the datatype; a value that it cannot hold is an error."""
-    dtype = DATATYPES[datatype].dtype
-    # numpy finds the type by itself too, but one long string would make every element as long.
-    values = _even(data, where)
-    is_float = dtype.kind == "f" or datatype == "BF16"
-    expected: set[type] = {bool} if datatype == "BOOL" else {int, float} if is_float else {int}
-    if wrong := set(map(type, values)) - expected:
-        kinds = min(kind_of(kind()) for kind in wrong)
-        raise InvalidArgument(f"{where}: expected values of {datatype}, got {kinds}")
-    if is_float:
+def _checked(values: list[Any], datatype: str, where: str) -> bytes:
+    """JSON values as raw bytes; InvalidArgument names a value that the datatype cannot hold."""
+    kinds, expected = _KINDS[datatype]
+    if not kinds.issuperset(map(type, values)):
+        wrong = next(value for value in values if type(value) not in kinds)
+        got = _brief(wrong) if type(wrong) is float else kind_of(wrong)
+        raise InvalidArgument(f"{where}: expected {expected} ({datatype}), got {got}")
+    if datatype == "BYTES":
         try:
-            array = np.array(values, np.float64)
-        except OverflowError as error:
-            raise InvalidArgument(f"{where}: expected values of {datatype}, got others") from error
-        with np.errstate(over="ignore"):
-            return (
-                _bfloat16(array.astype(np.float32)) if datatype == "BF16" else array.astype(dtype)
-            )
-    if values and datatype != "BOOL":
-        bounds = np.iinfo(dtype.str)
-        low, high = min(values), max(values)
-        if low < bounds.min or high > bounds.max:
-            outside = str(low if low < bounds.min else high)
-            raise InvalidArgument(
-                f"{where}: expected {bounds.min} to {bounds.max} in {datatype}, got {outside:.64}"
-            )
-    return np.array(values, dtype)
+            return to_raw(np.array(values, object))
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"{where}: expected Unicode text: {error.reason}") from error
+    raw = _packed(values, datatype)
+    if raw is not None and datatype == "BF16":
+        raw = _bfloat16(np.frombuffer(raw, "<f4"))
+    if raw is None:
+        wrong = next(value for value in values if _packed([value], datatype) is None)
+        raise InvalidArgument(
+            f"{where}: expected values that {datatype} can hold, got {_brief(wrong)}"
+        )
+    return raw
 
 
 def _even(data: list[Any], where: str) -> list[Any]:
@@ -274,29 +328,21 @@ def _even(data: list[Any], where: str) -> list[Any]:
     level = data
     while list in (kinds := set(map(type, level))):
         if len(kinds) > 1 or len(set(map(len, level))) > 1:
-            raise InvalidArgument(f"{where}: expected numbers in an even array")
+            raise InvalidArgument(f"{where}: expected an even array")
         level = list(chain.from_iterable(level))
     return level
 
 
-def _bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper halves of float32 values, rounded to the nearest, ties to even."""
+def _bfloat16(array: NDArray[np.float32]) -> bytes | None:
+    """The upper halves of float32 values, rounded to the nearest; None if one is too large.
+
+    Ties are rounded to even.
+    """
     bits = array.view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2")
-
-
-def _flat(data: list[Any]) -> Iterator[Any]:
-    """The values of nested arrays in their order, without recursion."""
-    waiting = [iter(data)]
-    while waiting:
-        for value in waiting[-1]:
-            if isinstance(value, list):
-                waiting.append(iter(value))
-                break
-            yield value
-        else:
-            waiting.pop()
+    halves = np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2")
+    is_too_large = np.isfinite(array) & (halves & 0x7FFF == 0x7F80)
+    return None if is_too_large.any() else halves.tobytes()
 
 
 def _json_values(name: str, datatype: str, shape: Iterable[int], raw: bytes) -> Any:
