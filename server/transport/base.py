@@ -270,8 +270,10 @@ class Transport(Protocol):
     """A gRPC server, bound to an address.
 
     It is made from `host:port` (port 0 is a free one), the handlers by full method name, the
-    limits, the checks of each call's headers, and the credentials of TLS, or None for plaintext. It
-    raises PortUnavailable if the address cannot be bound.
+    limits, the checks of each call's headers, and the credentials of TLS, or None for plaintext.
+    With `socket_path` it also listens on a unix socket there, in plaintext: who may connect is
+    decided by the permissions of its directory. It raises PortUnavailable if an address cannot be
+    bound.
     """
 
     @property
@@ -295,7 +297,7 @@ class Transport(Protocol):
 
     @property
     def connections(self) -> Connections:
-        """The connections of its port."""
+        """The connections of its port and of its unix socket."""
 
     @property
     def open_calls(self) -> int:

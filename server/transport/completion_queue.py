@@ -19,11 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
 
-from weir.server.errors import InvalidRequest, Unsupported
+from weir.server.errors import InvalidRequest, PortUnavailable, Unsupported
 from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
@@ -95,12 +96,15 @@ class CompletionQueueTransport:
         checks: Sequence[Check] = (),
         *,
         credentials: grpc.ServerCredentials | None = None,
+        socket_path: Path | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._open_calls = OpenCalls(limits)
         self.io = IoThread(wakeups, self._open_calls.calls)
         self._default_deadline_s = limits.default_deadline_s
-        self.connections = Connections(limits.metadata_bytes, limits.connections_by_peer)
+        self.connections = Connections(
+            limits.metadata_bytes, limits.connections_by_peer, socket_path
+        )
         self._methods = {
             name.encode(): (handler, self.calls.of(name), isinstance(handler, Stream))
             for name, handler in handlers.items()
@@ -109,15 +113,11 @@ class CompletionQueueTransport:
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(limits.channel_arguments(), False)
         self._server.register_completion_queue(self._queue)
-        try:
-            self.port: int = self._server.add_http2_port(
-                address.encode(),
-                None if credentials is None else credentials._credentials,  # type: ignore[attr-defined]  # noqa: SLF001 - as grpcio's own server does
-            )
-        except RuntimeError:
-            self.port = 0
+        self.port = self._bind(address, credentials)
         if not self.port:
             raise unavailable(address, limits, has_tls=credentials is not None)
+        if socket_path is not None and not self._bind(f"unix:{socket_path}", None):
+            raise PortUnavailable(f"cannot listen on unix:{socket_path}")
         self._stopped = threading.Event()
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()
@@ -125,6 +125,17 @@ class CompletionQueueTransport:
         self._wakeups = wakeups
         self._checks = tuple(checks)
         self._thread = SupervisedThread(target=self._run, name=IoThread.thread_name, daemon=True)
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Bind an address; its port, 1 for a unix socket, or 0 if it cannot be bound."""
+        try:
+            port: int = self._server.add_http2_port(
+                address.encode(),
+                None if credentials is None else credentials._credentials,  # type: ignore[attr-defined]  # noqa: SLF001 - as grpcio's own server does
+            )
+        except RuntimeError:
+            return 0
+        return port
 
     def start(self) -> None:
         """Begin to take calls."""

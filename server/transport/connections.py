@@ -7,6 +7,8 @@ stop of the server, the port and every connection are ended in the same way.
 
 Thread: `weir-connections`, only with a limit of connections by peer. It reads the list of
 descriptors once a second.
+
+Connections to a unix socket have no address of a peer: only the end of the server closes them.
 """
 
 import ipaddress
@@ -21,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
@@ -52,22 +55,30 @@ _FIELD_BYTES = 32
 
 
 class Connections:
-    """The connections of a port.
+    """The connections of a port, and of a unix socket if there is one.
 
     Args:
         metadata_limit: bytes of a call's metadata.
-        limit_by_peer: connections of one address; None is no limit.
+        limit_by_peer: connections of one address; None is no limit. It counts none of the unix
+            socket, whose clients are processes of this server.
+        socket_path: of the unix socket.
 
     Attributes:
         closed: how many were closed here, by reason.
         metadata_limit: bytes of a call's metadata.
     """
 
-    def __init__(self, metadata_limit: int, limit_by_peer: int | None = None) -> None:
+    def __init__(
+        self,
+        metadata_limit: int,
+        limit_by_peer: int | None = None,
+        socket_path: Path | None = None,
+    ) -> None:
         self.closed: Counter[Reason] = Counter()
         self.metadata_limit = metadata_limit
         self._limit = limit_by_peer
         self._port = 0
+        self._socket_path = socket_path
         self._logged_s = -_LOG_S
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -89,7 +100,7 @@ class Connections:
             self._thread.join()
 
     def end(self) -> None:
-        """Close the port, then the sending side of every connection behind what was sent (FIN).
+        """Close the ports, then the sending side of every connection behind what was sent (FIN).
 
         A call that crosses this on the wire ends with UNAVAILABLE at its client, since the
         connection is lost. Core's own shutdown would let it in and end it with CANCELLED, which
@@ -97,15 +108,16 @@ class Connections:
         """
         if not self._port:
             return
+        names = [self._port] if self._socket_path is None else [self._port, str(self._socket_path)]
         # In this order: a client whose connection is lost connects again at once.
-        for address, found in _sockets(self._port):
+        for found, is_listening in _sockets(*names):
             with found, suppress(OSError):
-                if address is None:
+                if is_listening:
                     found.shutdown(socket.SHUT_RDWR)
-        for _, connection in sockets(self._port):
-            with connection, suppress(OSError):
-                if _unsent_bytes(connection) < _CONGESTED_BYTES:
-                    connection.shutdown(socket.SHUT_WR)
+        for found, is_listening in _sockets(*names):
+            with found, suppress(OSError):
+                if not is_listening and _unsent_bytes(found) < _CONGESTED_BYTES:
+                    found.shutdown(socket.SHUT_WR)
 
     def is_attack(self, size_bytes: int) -> bool:
         """Whether no honest client sends so much metadata."""
@@ -210,15 +222,19 @@ def address_of(peer: str) -> Address | None:
 
 def sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
     """The connections of a local port: the peer's address, and a duplicate to be closed."""
-    for address, connection in _sockets(port):
-        if address is None:
-            connection.close()
+    for found, is_listening in _sockets(port):
+        try:
+            peer = None if is_listening else found.getpeername()
+        except OSError:  # it was reset
+            peer = None
+        if peer is None:
+            found.close()
         else:
-            yield address, connection
+            yield (_plain(peer[0]), peer[1]), found
 
 
-def _sockets(port: int) -> Iterator[tuple[Address | None, socket.socket]]:
-    """The sockets of a local port; the address of one that listens is None."""
+def _sockets(*local_names: int | str) -> Iterator[tuple[socket.socket, bool]]:
+    """A duplicate of each socket of a local port or path, and whether it listens."""
     try:
         names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - names, quickly
     except OSError:  # no descriptor is free; or not on Unix
@@ -235,21 +251,27 @@ def _sockets(port: int) -> Iterator[tuple[Address | None, socket.socket]]:
                 os.close(duplicate)
                 raise
             try:
-                is_ours = (
-                    found.family in (socket.AF_INET, socket.AF_INET6)
-                    and found.type == socket.SOCK_STREAM
-                    and found.getsockname()[1] == port
-                )
-                if not is_ours:
+                if found.type != socket.SOCK_STREAM or _local_name(found) not in local_names:
                     found.close()
                     continue
                 # Not by the lack of a peer: a connection that was reset has none either.
-                is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                peer = None if is_listening else found.getpeername()
+                is_listening = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
             except OSError:
                 found.close()
                 raise
-            yield (None if peer is None else (_plain(peer[0]), peer[1])), found
+            yield found, is_listening
+
+
+def _local_name(found: socket.socket) -> int | str | None:
+    """The local port of a TCP socket, the local path of a unix socket."""
+    if found.family in (socket.AF_INET, socket.AF_INET6):
+        port: int = found.getsockname()[1]
+        return port
+    if found.family == getattr(socket, "AF_UNIX", None):
+        # Bytes are the name of an abstract one, which this server does not listen on.
+        path: str | bytes = found.getsockname()
+        return path if isinstance(path, str) else None
+    return None
 
 
 def default_max_connections() -> int:

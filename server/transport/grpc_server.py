@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 
-from weir.server.errors import Draining, InvalidRequest
+from weir.server.errors import Draining, InvalidRequest, PortUnavailable
 from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
@@ -60,9 +61,12 @@ class GrpcServerTransport:
         checks: Sequence[Check] = (),
         *,
         credentials: grpc.ServerCredentials | None = None,
+        socket_path: Path | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
-        self.connections = Connections(limits.metadata_bytes, limits.connections_by_peer)
+        self.connections = Connections(
+            limits.metadata_bytes, limits.connections_by_peer, socket_path
+        )
         self._is_started = False
         limits = replace(limits, open_calls=min(limits.open_calls, _MAX_OPEN_CALLS))
         self._open_calls = OpenCalls(limits)
@@ -88,6 +92,11 @@ class GrpcServerTransport:
             )
         except RuntimeError:
             raise unavailable(address, limits, has_tls=credentials is not None) from None
+        if socket_path is not None:
+            try:
+                self._server.add_insecure_port(f"unix:{socket_path}")
+            except RuntimeError:
+                raise PortUnavailable(f"cannot listen on unix:{socket_path}") from None
 
     def start(self) -> None:
         """Begin to take calls."""

@@ -4,16 +4,20 @@ import gc
 import json
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from tests.helpers.certificates import Authority
 from tests.helpers.http2_client import Http2Client, framed
 from weir.server.errors import InvalidRequest, Overloaded, PortUnavailable
 from weir.server.transport.base import (
@@ -46,11 +50,16 @@ def make(transport: str, handlers: Handlers, limits: Limits, port: int = 0) -> T
 
 
 def at(
-    transport: str, address: str, handlers: Handlers, limits: Limits, checks: Sequence[Check] = ()
+    transport: str,
+    address: str,
+    handlers: Handlers,
+    limits: Limits,
+    checks: Sequence[Check] = (),
+    **own: Any,
 ) -> Transport:
     if transport == "completion-queue":
-        return CompletionQueueTransport(address, handlers, limits, Wakeups(), checks)
-    return GrpcServerTransport(address, handlers, limits, checks)
+        return CompletionQueueTransport(address, handlers, limits, Wakeups(), checks, **own)
+    return GrpcServerTransport(address, handlers, limits, checks, **own)
 
 
 @dataclass
@@ -795,6 +804,130 @@ def test_port_in_use_is_refused(transport: str, serve: Serve) -> None:
 
     with pytest.raises(PortUnavailable, match=str(port)):
         make(transport, {}, Limits(), port)
+
+
+# The unix socket
+
+
+@contextmanager
+def on_socket(
+    transport: str,
+    path: Path,
+    limits: Limits | None = None,
+    checks: Sequence[Check] = (),
+    credentials: grpc.ServerCredentials | None = None,
+    **handlers: Unary | Stream,
+) -> Iterator[Served]:
+    """A started transport with a unix socket, and a channel to that."""
+    full = {f"/t.Test/{name}": handler for name, handler in handlers.items()}
+    own = {"socket_path": path, "credentials": credentials}
+    started = at(transport, "127.0.0.1:0", full, limits or Limits(), checks, **own)
+    started.start()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"unix:{path}", options) as channel:
+        yield Served(started, channel)
+    started.stop(0.0)
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """A path that is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="weir-") as folder:
+        yield Path(folder) / "grpc"
+
+
+def test_unix_socket_serves_beside_the_port(transport: str, socket_path: Path) -> None:
+    peers: list[str] = []
+
+    def tell(call: Call, message: bytes) -> None:
+        peers.append(call.peer)
+        call.finish(OK, message=message)
+
+    with on_socket(transport, socket_path, Tell=Unary(tell), Stream=Stream(echo_stream)) as served:
+        assert served.unary("Tell")(b"x", timeout=WAIT_S) == b"x"
+        assert list(served.stream("Stream")(iter([b"1", b"2"]), timeout=WAIT_S)) == [b"1", b"2"]
+        with grpc.insecure_channel(f"127.0.0.1:{served.transport.port}") as channel:
+            tcp: Any = channel.unary_unary("/t.Test/Tell")
+            assert tcp(b"y", timeout=WAIT_S) == b"y"
+
+    assert peers[0] == "unix:" and peers[1].startswith("ipv4:127.0.0.1:")
+    assert not socket_path.exists(), "core removes what it made"
+
+
+def test_unix_socket_is_plaintext_where_the_port_has_tls(
+    transport: str, socket_path: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("localhost")
+    chain = (certificate.key.read_bytes(), certificate.cert.read_bytes())
+    credentials = grpc.ssl_server_credentials(
+        [chain], authority.ca.read_bytes(), require_client_auth=True
+    )
+
+    with on_socket(transport, socket_path, credentials=credentials, Echo=Unary(echo)) as served:
+        assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+        with grpc.insecure_channel(f"127.0.0.1:{served.transport.port}") as channel:
+            plaintext: Any = channel.unary_unary("/t.Test/Echo")
+            code = plaintext.future(b"y", timeout=WAIT_S).code()
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_checks_and_limits_hold_on_the_unix_socket(transport: str, socket_path: Path) -> None:
+    def check(headers: Headers) -> None:
+        if headers.method == "/t.Test/Refused":
+            raise Overloaded("not now")
+
+    limits = Limits(message_bytes=4096, metadata_bytes=4096)
+    large = (("key", "x" * 40_000),)
+    with on_socket(
+        transport, socket_path, limits, [check], Echo=Unary(echo), Refused=Unary(echo)
+    ) as served:
+        refused = status_of(served.unary("Refused").future(b"", timeout=WAIT_S))
+        message = status_of(served.unary("Echo").future(b"x" * 5000, timeout=WAIT_S))
+        metadata = status_of(served.unary("Echo").future(b"", timeout=WAIT_S, metadata=large))
+        answer = served.unary("Echo")(b"x", timeout=WAIT_S)
+
+    assert refused == (grpc.StatusCode.RESOURCE_EXHAUSTED, "not now")
+    assert message[0] is metadata[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert answer == b"x", "the connection of all HTTP callers stays"
+
+
+@pytest.mark.parametrize("row", ["F17"])
+def test_stop_ends_no_call_of_the_unix_socket_with_cancelled(
+    transport: str, socket_path: Path, row: str
+) -> None:
+    codes: set[grpc.StatusCode] = set()
+
+    def call_to_the_end(served: Served, answered: threading.Semaphore) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"unix:{socket_path}", options) as channel:
+            echo_call: Any = channel.unary_unary("/t.Test/Echo")
+            while (code := echo_call.future(b"x", timeout=WAIT_S).code()) is OK:
+                answered.release()
+            codes.add(code)
+
+    for _ in range(8):
+        with on_socket(transport, socket_path, Echo=Unary(echo)) as served:
+            answered = threading.Semaphore(0)
+            arguments = (served, answered)
+            callers = [threading.Thread(target=call_to_the_end, args=arguments) for _ in range(8)]
+            for caller in callers:
+                caller.start()
+            for _ in range(200):
+                assert answered.acquire(timeout=WAIT_S)
+            assert served.transport.stop(WAIT_S)
+            for caller in callers:
+                caller.join()
+
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_socket_that_cannot_be_bound_is_refused(transport: str, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "grpc"
+
+    with pytest.raises(PortUnavailable, match=f"cannot listen on unix:{path}"):
+        at(transport, "127.0.0.1:0", {}, Limits(), socket_path=path)
 
 
 # What is counted

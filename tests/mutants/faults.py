@@ -108,8 +108,8 @@ MUTANTS = (
         "C07",
         "core alone bounds metadata, which a client that acknowledges nothing escapes",
         "server/transport/completion_queue.py",
-        "Connections(limits.metadata_bytes, limits.connections_by_peer)\n        self._methods",
-        "Connections(1 << 24, limits.connections_by_peer)\n        self._methods",
+        "limits.metadata_bytes, limits.connections_by_peer, socket_path\n",
+        "1 << 24, limits.connections_by_peer, socket_path\n",
         ("test_metadata_over_the_limit_is_refused",),
     ),
     Mutant(

@@ -1,5 +1,6 @@
 import select
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -166,6 +167,33 @@ def test_end_before_a_start_touches_no_socket(pair: Pair, stack: ExitStack) -> N
     unbound.sendall(b"x")
     pair.client.sendall(b"x")
     assert pair.accepted.recv(1) == b"x"
+
+
+def test_end_closes_the_unix_socket_and_its_connections(pair: Pair, stack: ExitStack) -> None:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="weir-"))
+    paths = [Path(folder, name) for name in ("ours", "other")]
+    listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in paths]
+    accepted, clients = [], []
+    for path, listener in zip(paths, listeners, strict=True):
+        listener.bind(str(path))
+        listener.listen()
+        clients.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+        clients[-1].settimeout(WAIT_S)
+        clients[-1].connect(str(path))
+        accepted.append(stack.enter_context(listener.accept()[0]))
+    connections = Connections(LIMIT, socket_path=paths[0])
+    connections.start(pair.port)
+    accepted[0].sendall(b"answer")
+
+    connections.refuse_metadata("unix:", 5000)
+    connections.end()
+
+    assert clients[0].recv(100) == b"answer" and clients[0].recv(100) == b""
+    assert pair.client.recv(100) == b"" and not connections.closed
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+        late.connect(str(paths[0]))
+    clients[1].sendall(b"x")
+    assert accepted[1].recv(1) == b"x", "another socket stays"
 
 
 def test_end_leaves_datagrams_to_a_port_of_the_same_number(pair: Pair, stack: ExitStack) -> None:
