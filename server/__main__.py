@@ -33,6 +33,7 @@ def _run(**given: Any) -> None:
     try:
         settings = config.load(flags, os.environ, path, model_settings)
         log.configure(settings.log_format, settings.log_level)
+        inherited = dict(os.environ)
         # gRPC core reads this when it is first imported. By default core polls with its own threads
         # and hands each event to ours: a quarter of a call of LeNet-5 (docs/performance.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
@@ -44,7 +45,7 @@ def _run(**given: Any) -> None:
         # Imported late, also so that --help and a wrong flag are answered at once.
         from weir.server.app import serve  # noqa: PLC0415
 
-        serve(settings)
+        serve(settings, inherited)
     except StartError as error:
         sys.stderr.write("".join(f"weir: {line}\n" for line in str(error).splitlines()))
         raise typer.Exit(2) from None

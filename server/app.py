@@ -16,22 +16,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from types import FrameType
 
 import grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from weir.bundle.escaping import short_list
-from weir.server import threads
+from weir.server import gateway_process, threads
 from weir.server.access.authorization import Authorizer
 from weir.server.access.certificates import Certificates
 from weir.server.access.file_watcher import FileWatcher
 from weir.server.access.tokens import TokensFile
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable, ProviderMissing
+from weir.server.gateway_process import GatewayProcess
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.repository.model_source import SingleModel, open_source
@@ -73,19 +75,24 @@ logger = logging.getLogger(__name__)
 _PARSE_REQUESTS = 1024
 _PARSE_MESSAGES = 4
 _SIGNAL_CHECK_S = 0.5
+# Of the grace: a slow upload to the gateway leaves gRPC callers the other half.
+_GATEWAY_SHARE = 0.5
 # LeNet-5: 1.9 times with one call in flight, 4.7 times with 128 over 8 connections.
 _FALLBACK_COST = "2 to 5 times the CPU of a small call, at most 512 open calls"
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Does not return: a thread that is still in a run must not hold up the exit.
+
+    Args:
+        environment: of the start, without what the server sets for itself.
     """
     threads.supervise_libraries()
     sources = [limit.source for limit in memory.limits()]
     heap.keep_freed_memory(is_address_space_limited="RLIMIT_AS" in sources)
-    app = App(settings)
+    app = App(settings, environment)
     # Not an Event: a signal may interrupt `wait` while it holds the lock that `set` needs.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     is_stopping = False
@@ -117,17 +124,23 @@ def serve(settings: Settings) -> None:
 class App:
     """Every part of a server, wired.
 
+    Args:
+        environment: that the HTTP gateway is started with.
+
     Raises:
         StartError: the settings cannot be served on this machine.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+        if settings.http_port is not None:
+            gateway_process.check(settings)
         self._source = open_source(settings.models_dir, settings.name)
         if isinstance(self._source, SingleModel):
             logger.info("one model served model=%s path=%s", self._source.name, self._source.path)
         if any(table.is_variable for table in settings.models):
             settings.check_names(self._source.scan(settings.links)[0])
         self._settings = settings
+        self._environment = environment
         self._provider = choose_provider(settings.provider)
         for table in settings.models:
             if table.settings.provider == "cuda":
@@ -148,6 +161,8 @@ class App:
         self._is_ready = False
         self._loaded = threading.Event()
         self._transport: Transport | None = None
+        self._socket_path: Path | None = None
+        self._gateway: GatewayProcess | None = None
         limits = memory.limits()
         self._budget = ByteBudget(
             "the server",
@@ -212,11 +227,13 @@ class App:
         """Bind the ports, start every part, and announce the ports on standard output.
 
         If a part fails to start, the parts that have started are closed. A server that shares its
-        port waits for its models; once `is_interrupted` is true, it stops waiting and returns.
+        port waits for its models, and one with an HTTP port for the gateway; once `is_interrupted`
+        is true, it stops waiting and returns.
         """
         settings = self._settings
         problem = completion_queue.problem() if settings.transport != "grpc-server" else None
         with ExitStack() as started:
+            self._open_socket(started)
             if not settings.share_port:
                 transport = self._open_transport(problem)
                 self._transport = transport
@@ -237,10 +254,9 @@ class App:
             if settings.share_port:
                 self._repository.start()
                 started.callback(self._repository.close, 0.0)
-                while not self._loaded.wait(_SIGNAL_CHECK_S):
-                    if is_interrupted():
-                        started.pop_all()
-                        return
+                if not _wait(self._loaded.wait, is_interrupted):
+                    started.pop_all()
+                    return
                 transport = self._open_transport(problem)
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
@@ -268,11 +284,15 @@ class App:
             self._watchdog.start()
             if not settings.share_port:
                 self._repository.start()
+            self._start_gateway(started, transport.port)
+            is_listening = self._gateway is None or _wait(self._gateway.listening, is_interrupted)
             started.pop_all()
-        _announce(
-            f"weir: serving grpc={_address(settings.host, transport.port)} "
-            f"metrics={self._build.metrics_address}\n"
-        )
+        if is_listening:
+            _announce(
+                f"weir: serving grpc={_address(settings.host, transport.port)} "
+                f"metrics={self._build.metrics_address}"
+                f"{f' http={self._gateway.address}' if self._gateway else ''}\n"
+            )
 
     def stop(self) -> None:
         """Set NOT_SERVING, finish open requests within the grace, then stop every part."""
@@ -283,6 +303,10 @@ class App:
 
         self._watchdog.stop()
         self._health.stop()
+        if self._gateway is not None:
+            # Before the drain, so that its open requests and those that cross the signal get an
+            # answer of the models.
+            self._gateway.stop(left_s() * _GATEWAY_SHARE)
         if self._transport is not None and self._settings.share_port:
             self._transport.close_port()
         self._admission.drain()
@@ -294,6 +318,10 @@ class App:
         are_drained.append(self._repository.close(left_s()))
         if self._transport is not None:
             are_drained.append(self._transport.stop(left_s()))
+        if self._gateway is not None:
+            are_drained.append(self._gateway.stop(left_s()))
+            self._gateway.close()
+        gateway_process.remove_socket(self._socket_path)
         self._watermark.stop()
         self._deadlines.stop()
         if self._exporter is not None:
@@ -353,6 +381,30 @@ class App:
             **(reflection_handlers(services) if settings.serves_reflection else {}),
         }
 
+    def _open_socket(self, started: ExitStack) -> None:
+        """Make the directory of the gateway's socket, if there is a gateway."""
+        if self._settings.http_port is not None:
+            gateway_process.check_port(self._settings)
+            self._socket_path = gateway_process.private_socket()
+            started.callback(gateway_process.remove_socket, self._socket_path)
+
+    def _start_gateway(self, started: ExitStack, grpc_port: int) -> None:
+        """Start the gateway, if there is one."""
+        settings, path = self._settings, self._socket_path
+        if settings.http_port is None:
+            return
+        host = gateway_process.reachable(settings.host)
+        launch = gateway_process.launcher(
+            settings,
+            self._environment,
+            _address(host, grpc_port) if path is None else f"unix:{path}",
+            self._http.server_port,
+            path,
+        )
+        self._gateway = GatewayProcess(launch, settings.http_port)
+        started.callback(self._gateway.close)
+        self._gateway.start()
+
     def _open_transport(self, problem: str | None) -> Transport:
         """Bind the chosen transport; `auto` is completion-queue unless it has a problem."""
         settings = self._settings
@@ -385,6 +437,7 @@ class App:
                 self._wakeups,
                 self._checks,
                 credentials=credentials,
+                socket_path=self._socket_path,
             )
         elif settings.transport == "completion-queue":
             raise ConfigError(f"transport completion-queue: {problem}")
@@ -394,7 +447,12 @@ class App:
                 problem, _FALLBACK_COST, f"pip install '{completion_queue.TESTED}'",
             )  # fmt: skip
         return GrpcServerTransport(
-            address, self._handlers, limits, self._checks, credentials=credentials
+            address,
+            self._handlers,
+            limits,
+            self._checks,
+            credentials=credentials,
+            socket_path=self._socket_path,
         )
 
     def _close_http(self) -> None:
@@ -439,6 +497,14 @@ class App:
     def _show_health(self) -> None:
         """Set the health of the server."""
         self._health.set("", is_serving=self._is_able)
+
+
+def _wait(wait: Callable[[float], bool], is_interrupted: Callable[[], bool]) -> bool:
+    """Wait until a wait with a timeout succeeds; False if it is interrupted before."""
+    while not wait(_SIGNAL_CHECK_S):
+        if is_interrupted():
+            return False
+    return True
 
 
 def _check_cuda(source: str) -> None:

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -210,6 +211,12 @@ class Settings(BaseModel):
         "Each needs this setting, the same models, and a metrics port of its own.",
     )
     metrics_port: Port = Field(8002, description="HTTP port of /metrics; 0 picks a free one.")
+    http_port: Port | None = _unset(
+        "no HTTP",
+        "HTTP port of REST and of the web page, by a gateway that the server starts; 0 picks a "
+        "free one. Host, TLS and tokens are those of the gRPC port. Needs pip install "
+        "'weir[gateway]'.",
+    )
     tls_cert: Path | None = _unset(
         "plaintext",
         "PEM file of the server's certificate with its chain. With tls_key, both ports use TLS. A "
@@ -410,8 +417,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
-        if self.port == self.metrics_port != 0:
-            raise ValueError(f"port and metrics_port are both {self.port}: choose two ports")
+        ports = {name: getattr(self, name) for name in ("port", "metrics_port", "http_port")}
+        for (name, port), (other, other_port) in combinations(ports.items(), 2):
+            if port and port == other_port:
+                raise ValueError(f"{name} and {other} are both {port}: choose two ports")
         return self
 
     @model_validator(mode="after")

@@ -184,6 +184,11 @@ class _LineHandler(logging.Handler):
         if is_dropped or not self._queue.put(line):
             self._queue.drop()
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor that it writes to."""
+        return self._descriptor
+
     def keep_descriptor(self) -> None:
         """Write to a descriptor of its own, whatever becomes of the present one."""
         self._descriptor = os.dup(self._descriptor)
@@ -206,6 +211,12 @@ def dropped() -> int:
     """The number of log lines of this process that were not written."""
     handlers = logging.getLogger().handlers
     return sum(handler.dropped for handler in handlers if isinstance(handler, _LineHandler))
+
+
+def descriptor() -> int | None:
+    """The descriptor of this process's log; None before `configure`, or without one."""
+    handlers = logging.getLogger().handlers
+    return next((each.descriptor for each in handlers if isinstance(each, _LineHandler)), None)
 
 
 def unblock_stderr() -> None:

@@ -69,6 +69,8 @@ class Server:
         fields = dict(part.split("=") for part in line.split() if "=" in part)
         self.target = fields["grpc"]
         self.metrics = fields["metrics"]
+        # With `--http-port` only.
+        self.http = fields.get("http", "")
 
     def log(self) -> str:
         """What the server wrote to standard error so far."""
