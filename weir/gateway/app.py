@@ -3,21 +3,28 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from weir.client import rpc
 from weir.gateway import networks, open_inference, page, tasks, upstream
+from weir.gateway.endpoint import Endpoint
 from weir.gateway.errors import http_error
+from weir.gateway.metrics import NO_ROUTE
 from weir.gateway.settings import GatewaySettings
 from weir.gateway.tensors import HEADER_LENGTH
 
 _INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
+_INFER_ROUTE = "/v2/models/{name}/infer"
 
 
 def build(settings: GatewaySettings) -> ASGIApp:
@@ -30,19 +37,27 @@ def build(settings: GatewaySettings) -> ASGIApp:
         yield
         await gateway.upstream.close()
 
+    infer = open_inference.infer(gateway)
+    infer.route = _INFER_ROUTE
+    routes = [
+        *open_inference.routes(gateway),
+        *tasks.routes(gateway),
+        *page.routes(gateway),
+        *networks.routes(gateway),
+        Route("/metrics", Endpoint(partial(_metrics, gateway), gateway), methods=["GET"]),
+    ]
+    for route in routes:
+        if isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
+            path = route.path.replace("/versions/{version}", "")
+            route.endpoint.route = path.removesuffix("/") or "/"
     app = Starlette(
-        routes=[
-            *open_inference.routes(gateway),
-            *tasks.routes(gateway),
-            *page.routes(gateway),
-            *networks.routes(gateway),
-        ],
+        routes=routes,
         middleware=_middleware(settings),
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: partial(_http_error, gateway)},
         lifespan=lifespan,
     )
     # A browser's request of another origin needs the middleware.
-    return app if settings.cors_origins else _direct(app, open_inference.infer(gateway))
+    return app if settings.cors_origins else _direct(app, infer)
 
 
 def _direct(app: ASGIApp, infer: ASGIApp) -> ASGIApp:
@@ -79,9 +94,16 @@ def _middleware(settings: GatewaySettings) -> list[Middleware]:
     ]
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _metrics(gateway: upstream.Gateway, request: Request) -> Response:
+    """The gateway's own metrics, for callers that a server lets read."""
+    await gateway.upstream.unary(request, rpc.server_info())
+    return Response(gateway.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _http_error(gateway: upstream.Gateway, request: Request, error: Exception) -> Response:
     """A path that no route has, or a method that its route does not take."""
     if not isinstance(error, HTTPException):
         raise error
+    gateway.metrics.count(NO_ROUTE, error.status_code)
     message = f"{request.method} {request.scope['path'][:256]}: {error.detail}"
     return http_error(error.status_code, message, dict(error.headers or {}))

@@ -5,14 +5,15 @@ answered with 500, without its text.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from weir.client.errors import CallError, ResourceExhausted, UsageError
-from weir.gateway.errors import error_response, http_error
+from weir.client.errors import ResourceExhausted, WeirError
+from weir.gateway.errors import CLIENT_LEFT, Refused, error_response, http_error
 from weir.gateway.upstream import Gateway
 
 logger = logging.getLogger(__name__)
@@ -32,27 +33,36 @@ class Endpoint:
     def __init__(self, handler: Handler, gateway: Gateway) -> None:
         self._handler = handler
         self._budget = gateway.budget
+        self._metrics = gateway.metrics
+        self._origins = gateway.settings.cors_origins
+        self.route = ""
+        """The path of its route, as metrics name it; `app` sets it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive, send)
+        start_s = time.perf_counter()
+        code = CLIENT_LEFT
         try:
             response = await self._answer(request)
             if len(getattr(response, "body", b"")) > _PIECE_BYTES:
-                await self._send_in_pieces(response, scope, send)
+                code = await self._send_in_pieces(response, scope, send)
             else:
                 await response(scope, receive, send)
+                code = response.status_code
         finally:
             self._budget.release(scope)
+            self._metrics.observe(self.route, code, time.perf_counter() - start_s)
 
-    async def _send_in_pieces(self, response: Response, scope: Scope, send: Send) -> None:
-        """Send a large body as fast as its client reads, and count it until then."""
+    async def _send_in_pieces(self, response: Response, scope: Scope, send: Send) -> int:
+        """Send a large body as fast as its client reads, and count it until then; the code sent."""
         body = memoryview(response.body)
         try:
             self._budget.charge(scope, len(body))
         except ResourceExhausted as error:
-            await error_response(error)(scope, _no_body, send)
-            return
+            refusal = error_response(error)
+            await refusal(scope, _no_body, send)
+            return refusal.status_code
         await send(
             {
                 "type": "http.response.start",
@@ -64,17 +74,46 @@ class Endpoint:
             piece = body[start : start + _PIECE_BYTES]
             more = start + len(piece) < len(body)
             await send({"type": "http.response.body", "body": piece, "more_body": more})
+        return response.status_code
 
     async def _answer(self, request: Request) -> Response:
         try:
+            self._check_origin(request)
             return await self._handler(request)
-        except (CallError, UsageError) as error:
+        except WeirError as error:
             return error_response(error)
         except ClientDisconnect:
             raise
         except Exception:
             logger.exception("request failed path=%.256r", request.scope["path"])
             return http_error(500, "internal error of the gateway; its log has the reason")
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse what a page of another site sends by the browser of somebody with access.
+
+        A browser sends such a request without asking, and hides only the answer. It names the
+        relation of the two sites, or at least the page's origin; other clients send neither.
+
+        Raises:
+            Refused: its origin is neither this one nor one of `cors_origins`.
+        """
+        if request.scope["method"] != "POST":
+            return
+        relation = origin = host = ""
+        for name, value in request.scope["headers"]:
+            if name == b"sec-fetch-site":
+                relation = value.decode("latin-1")
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+            elif name == b"host":
+                host = value.decode("latin-1")
+        if relation in ("same-origin", "none") or origin in self._origins or "*" in self._origins:
+            return
+        if relation or (origin and origin.partition("://")[2] != host):
+            raise Refused(
+                403,
+                f"Origin: expected a page of this gateway, or --cors-origin, got {origin[:256]!r}",
+            )
 
 
 async def _no_body() -> Message:

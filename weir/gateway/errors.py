@@ -10,9 +10,12 @@ from http import HTTPStatus
 import orjson
 from starlette.responses import Response
 
-from weir.client.errors import BY_STATUS, CallError, UsageError
+from weir.client.errors import BY_STATUS, CallError, WeirError
 
 JSON = "application/json"
+
+CLIENT_LEFT = 499
+"""What nginx logs for a client that left."""
 
 HTTP_CODES = {
     "INVALID_ARGUMENT": 400,
@@ -24,7 +27,7 @@ HTTP_CODES = {
     "ALREADY_EXISTS": 409,
     "ABORTED": 409,
     "RESOURCE_EXHAUSTED": 429,
-    "CANCELLED": 499,
+    "CANCELLED": CLIENT_LEFT,
     "UNKNOWN": 500,
     "INTERNAL": 500,
     "DATA_LOSS": 500,
@@ -32,7 +35,7 @@ HTTP_CODES = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-"""HTTP code of each gRPC status. 499 is what nginx logs for a client that left."""
+"""HTTP code of each gRPC status."""
 
 # Statuses of the gateway's own refusals, for which gRPC has no code of HTTP.
 _STATUSES = {
@@ -48,7 +51,7 @@ _STATUSES = {
 _STATUS_OF = {leaf: status for status, leaf in BY_STATUS.items()}
 
 
-class Refused(CallError):
+class Refused(WeirError):
     """The gateway itself refuses a request, with an HTTP code of its own."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -71,7 +74,7 @@ def error_content(error: Exception) -> dict[str, str]:
     return {"error": str(error), "status": status_of(error)}
 
 
-def error_response(error: CallError | UsageError) -> Response:
+def error_response(error: WeirError) -> Response:
     """The response of an expected failure; a delay before a retry becomes Retry-After."""
     status = status_of(error)
     code = error.code if isinstance(error, Refused) else HTTP_CODES[status]

@@ -17,6 +17,7 @@ from weir.client import rpc
 from weir.client.connection import AsyncConnection, CallContext
 from weir.client.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 from weir.gateway.body import BodyBudget
+from weir.gateway.metrics import RequestMetrics
 from weir.gateway.settings import GatewaySettings
 
 Result = TypeVar("Result")
@@ -143,12 +144,14 @@ class Gateway:
     settings: GatewaySettings
     upstream: Upstream
     budget: BodyBudget
+    metrics: RequestMetrics
 
 
 def build(settings: GatewaySettings) -> Gateway:
     """The gateway of some settings; its channel is opened later."""
     budget = BodyBudget(_BODIES * settings.max_body_bytes)
-    return Gateway(settings, Upstream(settings), budget)
+    metrics = RequestMetrics(lambda: budget.used_bytes)
+    return Gateway(settings, Upstream(settings), budget, metrics)
 
 
 def _seconds(value: bytes) -> float:
