@@ -44,7 +44,7 @@ RUN pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.
 FROM ${PYTHON_IMAGE} AS serve
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="weir: serve" \
-      org.opencontainers.image.description="Serves bundles and ONNX files over gRPC, with metrics." \
+      org.opencontainers.image.description="Serves bundles and ONNX files over gRPC and HTTP, with metrics." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="$REVISION"
@@ -59,7 +59,7 @@ ENV PATH=/opt/weir/bin:$PATH \
     WEIR_HOST=0.0.0.0 \
     WEIR_REQUIRE_MODELS=true
 USER 10001:10001
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=6s --start-period=60s --retries=3 CMD ["weir", "health", "--timeout", "4"]
 ENTRYPOINT ["weir", "serve"]

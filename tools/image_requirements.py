@@ -37,6 +37,10 @@ _TAGS = (*(f"manylinux_2_{minor}" for minor in range(36, 16, -1)), "manylinux201
 _HEAD = "# Written by `make image-requirements`: {what}, with the hashes of {machines}.\n"
 
 
+SERVER_EXTRAS = ("server", "gateway")
+"""Extras of the package in the image `serve`."""
+
+
 @dataclass(frozen=True)
 class Wheel:
     """A file of the registry."""
@@ -51,9 +55,9 @@ def main() -> None:
     if sys.version_info[:2] != PYTHON:
         sys.exit(f"expected Python {PYTHON[0]}.{PYTHON[1]}, the image's, got {sys.version}")
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for path, extra in ((REQUIREMENTS, "server"), (FETCH_REQUIREMENTS, "fetch")):
-        needed = [*whole.get("dependencies", ()), *whole["optional-dependencies"][extra]]
-        _write(path, f"what weir[{extra}] needs", needed, MACHINES)
+    for path, extras in ((REQUIREMENTS, SERVER_EXTRAS), (FETCH_REQUIREMENTS, ("fetch",))):
+        what = f"what weir[{','.join(extras)}] needs"
+        _write(path, what, needs(whole, extras), MACHINES)
     _write(BUILD_REQUIREMENTS, "what builds the wheel", ["hatchling"], MACHINES)
     _write(
         CUDA_REQUIREMENTS,
@@ -62,6 +66,19 @@ def main() -> None:
         MACHINES[:1],
         without=pinned(REQUIREMENTS.read_text("utf-8")),
     )
+
+
+def needs(project: Mapping[str, Any], extras: Iterable[str]) -> list[str]:
+    """What the package requires with some extras; an extra may name others of the package."""
+    found = list(project.get("dependencies", ()))
+    for extra in extras:
+        for line in project["optional-dependencies"][extra]:
+            requirement = Requirement(line)
+            if requirement.name == project["name"]:
+                found += needs({**project, "dependencies": ()}, sorted(requirement.extras))
+            else:
+                found.append(line)
+    return found
 
 
 def _write(

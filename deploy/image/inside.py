@@ -66,7 +66,7 @@ def main() -> None:
             if _may_write(folder)
         ],
         "runs programs from /tmp": _may_run_from("/tmp"),
-        "packages": [name for name in ("torch", "onnx", "pytest") if find_spec(name)],
+        "packages": [name for name in ("torch", "onnxscript", "pytest") if find_spec(name)],
         "programs": [name for name in ("cc", "gcc", "c++", "make", "git") if shutil.which(name)],
         "sizes": _sizes(),
         "environment": sorted(name for name in os.environ if name.startswith("WEIR_")),

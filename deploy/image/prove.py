@@ -71,6 +71,13 @@ def prove_healthy(engine: Engine, container: str) -> None:
     expect(" ".join(command), "SERVING", engine("exec", container, *command).strip())
 
 
+def prove_http(port: int, model: str) -> None:
+    """Ask for the model and its network through the published port."""
+    for path in (f"v2/models/{model}/ready", f"page/models/{model}/network", "docs"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=60) as answer:
+            expect(f"HTTP: /{path}", 200, answer.status)
+
+
 def prove_scraped(port: int) -> None:
     """Read the metrics through the published port."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
@@ -153,8 +160,9 @@ def prove_fetch(engine: Engine, models: Path, base: str) -> None:
 
 def prove(models: Path, model: str, base: str, folder: Path) -> None:
     """Build the image, start it, check it, and stop it."""
-    grpc, metrics, bare = _free_ports(3)
+    grpc, metrics, http, bare = _free_ports(4)
     settings = {"WEIR_PORT": str(grpc), "WEIR_METRICS_PORT": str(metrics)}
+    settings["WEIR_HTTP_PORT"] = str(http)
     settings |= {"WEIR_MODELS": str(models), "COMPOSE_PROFILES": "cpu"}
     engine = Engine(folder, {**settings, **({"PYTHON_IMAGE": base} if base else {})})
     if base == BASE:
@@ -166,6 +174,7 @@ def prove(models: Path, model: str, base: str, folder: Path) -> None:
         call(grpc, model)
         prove_healthy(engine, container)
         prove_scraped(metrics)
+        prove_http(http, model)
         sizes = prove_contained(engine, container)
         fill(engine, container)
         call(grpc, model)

@@ -21,7 +21,7 @@ LINE = re.compile(
 )
 
 
-def needs(name: str) -> list[str]:
+def installed_needs(name: str) -> list[str]:
     try:
         return requires(name) or []
     except PackageNotFoundError:
@@ -50,7 +50,9 @@ def test_the_versions_are_those_that_are_tested(path: Path) -> None:
 def test_everything_that_the_server_needs_is_there(machine: str) -> None:
     project = tomllib.loads((made.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     pinned = made.pinned(made.REQUIREMENTS.read_text("utf-8"), machine)
-    waiting = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    extras = project["optional-dependencies"]
+    waiting = [*project["dependencies"], *extras["server"], *extras["client"]]
+    waiting += [each for each in extras["gateway"] if each != "weir[client]"]
     needed: set[str] = set()
 
     while waiting:
@@ -58,7 +60,7 @@ def test_everything_that_the_server_needs_is_there(machine: str) -> None:
             name = canonicalize_name(Requirement(requirement).name)
             if name not in needed:
                 needed.add(name)
-                waiting += needs(name)
+                waiting += installed_needs(name)
 
     assert len(needed) > 20 and needed <= set(pinned)
 
