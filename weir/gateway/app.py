@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weir.client import rpc
-from weir.gateway import networks, open_inference, page, tasks, upstream
+from weir.gateway import networks, open_inference, openapi, page, tasks, upstream
 from weir.gateway.endpoint import Endpoint
 from weir.gateway.errors import http_error
 from weir.gateway.metrics import NO_ROUTE
@@ -44,6 +44,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
         *tasks.routes(gateway),
         *page.routes(gateway),
         *networks.routes(gateway),
+        *openapi.routes(gateway),
         Route("/metrics", Endpoint(partial(_metrics, gateway), gateway), methods=["GET"]),
     ]
     for route in routes:

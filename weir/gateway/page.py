@@ -59,13 +59,13 @@ def routes(gateway: Gateway) -> list[Route]:
     source = MetricsSource(gateway.settings)
 
     async def index(request: Request) -> Response:
-        return _file_response(request, files[_INDEX])
+        return file_response(request, files[_INDEX])
 
     async def static(request: Request) -> Response:
         file = files.get(request.path_params["file"])
         if file is None:
             return http_error(404, f"GET {request.url.path[:256]}: no such file")
-        return _file_response(request, file)
+        return file_response(request, file)
 
     async def models(request: Request) -> Response:
         info, found = await asyncio.gather(
@@ -98,7 +98,7 @@ def read_files() -> dict[str, _File]:
     return found
 
 
-def _file_response(request: Request, file: _File) -> Response:
+def file_response(request: Request, file: _File) -> Response:
     """The file, or 304 if the browser has it. A browser asks each time (no-cache)."""
     headers = PAGE_HEADERS | {"cache-control": "no-cache", "etag": file.etag}
     known = [
