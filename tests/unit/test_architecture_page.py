@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text("utf-8")
 PACKAGES = (
     *("server", "bundle", "training", "export"),
-    *("weir/client", "weir/cli", "weir/bench", "weir/inspection", "weir/profile"),
+    *("weir/client", "weir/cli", "weir/bench", "weir/gateway", "weir/inspection", "weir/profile"),
 )
 # A model's name, and a file of a model.
 NO_NAMES = {"NAME.encoder", "NAME.decoder", "config.pbtxt", "grpc.server"}
