@@ -95,9 +95,9 @@ def running_gateway(
         yield Gateway(*found, log)
     lines = log.read_text().splitlines()
     assert len(lines) < 10, lines
-    assert all(" INFO weir." in line or " WARNING weir.gateway.serve " in line for line in lines), (
-        lines
-    )
+    assert all(
+        " INFO    weir." in line or " WARNING weir.gateway.serve:" in line for line in lines
+    ), lines
 
 
 @contextmanager

@@ -198,6 +198,9 @@ def test_the_wheel_holds_every_part_and_its_types(wheel: Path) -> None:
         inside = "weir" if folder.name == "weir" else f"weir/{folder.name}"
         sources = {f"{inside}/{path.relative_to(folder)}" for path in folder.rglob("*.py")}
         assert sources <= names
+    page = [path for path in (ROOT / "weir/gateway/static").rglob("*") if path.is_file()]
+    assert len(page) > 20
+    assert {path.relative_to(ROOT).as_posix() for path in page} <= names
 
 
 def test_every_verb_shows_its_help(installed: Installation) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -185,12 +186,12 @@ def gateway(
 
 
 def _log(form: str, level: str) -> None:
-    """Write the log to stderr."""
+    """Write the log to stderr, in the form of the server's: the two may share it."""
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Its lines of lifecycle repeat the gateway's, and a client can cause a line of warning at will.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -201,11 +202,12 @@ class _JsonFormatter(logging.Formatter):
         import json
 
         fields = {
-            "time": self.formatTime(record),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "message": record.getMessage(),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields)
