@@ -112,11 +112,7 @@ def _tasks() -> list[Operation]:
     )
     events = Content(
         EVENTS,
-        {
-            "type": "string",
-            "description": "Events: `token` with the data of TokenEvent, and at the end `result` "
-            "with the data of ResultEvent, or `error` with the data of Error.",
-        },
+        reference("GenerateEvent"),
         {
             "a stream": 'event: token\ndata: {"token":"K","text":"K","log_probability":-0.01}\n\n'
             'event: result\ndata: {"model":"pronounce","version":"1","source":["c","a","t"],'
@@ -217,7 +213,7 @@ def _tasks() -> list[Operation]:
             _json(
                 "ForecastRequest",
                 one_column={"values": [5.0, 11.0, 16.0, 23.0, 36.0, 58.0], "horizon": 3},
-                named_columns={"columns": {"sunspots": [5.0, 11.0, 16.0, 23.0, 36.0, 58.0]}},
+                named_columns={"columns": {"sales": [5.0, 11.0, 16.0], "price": [2.0, 2.5, 2.5]}},
             ),
             description="Expects either `values` or `columns`.",
             answers=(_json("ForecastResponse"),),

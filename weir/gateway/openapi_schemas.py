@@ -125,6 +125,21 @@ def _written() -> dict[str, Schema]:
         "Live": fields({"live": flag}),
         "Ready": fields({"ready": flag}),
         "ModelReady": fields({"name": text, "ready": flag}),
+        "GenerateEvent": fields(
+            {
+                "event": {"type": "string", "enum": ["token", "result", "error"]},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {
+                        "anyOf": [
+                            reference(each) for each in ("TokenEvent", "ResultEvent", "Error")
+                        ]
+                    },
+                },
+            },
+            description="Each server-sent event. The last one is `result` or `error`.",
+        ),
         "InferRequest": fields(
             {"inputs": array(reference("InferInput"))},
             {

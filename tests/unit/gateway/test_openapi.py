@@ -109,15 +109,25 @@ def contents() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}: {media_type}", content
 
 
+def events(stream: str) -> list[dict[str, str]]:
+    """The fields of each server-sent event."""
+    return [
+        dict(line.split(": ", 1) for line in event.splitlines())
+        for event in stream.removesuffix("\n\n").split("\n\n")
+    ]
+
+
 def test_examples_are_of_their_schemas() -> None:
     checked = 0
     for name, content in contents():
         schema = content["schema"] | {"components": DOCUMENT["components"]}
         validator = jsonschema_rs.Draft202012Validator(schema)
         for example in content.get("examples", {}).values():
-            problems = [each.message for each in validator.iter_errors(example["value"])]
-            assert not problems, f"{name}: {example['summary']}"
-            checked += 1
+            is_stream = name.endswith("text/event-stream")
+            for value in events(example["value"]) if is_stream else [example["value"]]:
+                problems = [each.message for each in validator.iter_errors(value)]
+                assert not problems, f"{name}: {example['summary']}"
+                checked += 1
     assert checked > 20
 
 

@@ -23,6 +23,7 @@ function named(type, schema) {
   if (type === "array") return ["array of ", schema.items ? typeOf(schema.items) : "values"];
   if (type === "object" && schema.properties) return ["object { ", Object.keys(schema.properties).join(", "), " }"];
   if (type === "object" && schema.additionalProperties) return ["object of ", typeOf(schema.additionalProperties)];
+  if (schema.contentSchema) return ["string of JSON: ", typeOf(schema.contentSchema)];
   if (schema.contentMediaType) return `bytes (${schema.contentMediaType})`;
   return schema.enum ? schema.enum.join(", ") : type;
 }
