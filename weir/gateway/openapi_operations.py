@@ -114,10 +114,11 @@ def _tasks() -> list[Operation]:
         EVENTS,
         reference("GenerateEvent"),
         {
-            "a stream": 'event: token\ndata: {"token":"K","text":"K","log_probability":-0.01}\n\n'
-            'event: result\ndata: {"model":"pronounce","version":"1","source":["c","a","t"],'
-            '"unknown":[],"hypotheses":[{"text":"K AE1 T","tokens":["K","AE1","T"],'
-            '"log_probability":-0.2,"score":-0.2,"is_complete":true,"attention":null}]}\n\n'
+            "a stream": 'event: token\ndata: {"token":"HH","text":"HH","log_probability":-0.1}\n\n'
+            'event: token\ndata: {"token":"AY","text":" AY","log_probability":-0.2}\n\n'
+            'event: result\ndata: {"model":"pronounce","version":"1","source":["h","i"],'
+            '"unknown":[],"hypotheses":[{"text":"HH AY","tokens":["HH","AY"],'
+            '"log_probability":-0.4,"score":-0.4,"is_complete":true,"attention":null}]}\n\n'
         },
     )
 
@@ -226,14 +227,13 @@ def _inference() -> list[Operation]:
         "inputs": [
             {"name": "tokens", "datatype": "INT64", "shape": [1, 3], "data": [5, 9, 4]},
             {"name": "lengths", "datatype": "INT64", "shape": [1], "data": [3]},
-        ]
+        ],
+        "outputs": [{"name": "tag_ids"}],
     }
     answer = {
         "model_name": "stress",
         "model_version": "1",
-        "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [1, 1, 2], "data": [0.25, -1.5]}
-        ],
+        "outputs": [{"name": "tag_ids", "datatype": "INT64", "shape": [1, 3], "data": [0, 0, 2]}],
     }
     binary = {"type": "string", "contentMediaType": BINARY}
     found = [

@@ -25,7 +25,7 @@ export function curl({ method, path, headers, body, mediaType, hasToken }, origi
   const words = ["curl -sS"];
   if (method !== "GET") words.push(`-X ${method}`);
   for (const [name, value] of headers) words.push(`-H ${quoted(`${name}: ${value}`)}`);
-  if (hasToken) words.push('-H "Authorization: Bearer $WEIR_TOKEN"');
+  if (hasToken) words.push('-H "Authorization: Bearer $(cat token.txt)"');
   if (body !== undefined) words.push(`--data-binary ${quoted(body)}`);
   else if (mediaType === "multipart/form-data") words.push("-F picture=@picture.png");
   else if (mediaType !== undefined) words.push(`-H ${quoted(`Content-Type: ${mediaType}`)}`, `--data-binary @${fileOf(mediaType)}`);
