@@ -398,7 +398,7 @@ class App:
             settings,
             self._environment,
             _address(host, grpc_port) if path is None else f"unix:{path}",
-            self._http.server_port,
+            gateway_process.Ports(grpc=grpc_port, metrics=self._http.server_port),
             path,
         )
         self._gateway = GatewayProcess(launch, settings.http_port)

@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -195,6 +196,14 @@ class GatewayProcess:
         return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports that the server listens on."""
+
+    grpc: int
+    metrics: int
+
+
 def private_socket() -> Path | None:
     """The path for a unix socket in a new directory, which only this user may enter.
 
@@ -250,7 +259,7 @@ def launcher(
     settings: Settings,
     environment: Mapping[str, str],
     target: str,
-    metrics_port: int,
+    ports: Ports,
     socket_path: Path | None,
 ) -> Callable[[int], Child]:
     """What starts a child.
@@ -258,6 +267,7 @@ def launcher(
     Args:
         environment: of the server's start.
         target: of the server, as gRPC takes it.
+        ports: that the server listens on.
         socket_path: of the private socket; the child removes it if the server was killed.
     """
     inherited = {name: value for name, value in environment.items() if not name.startswith("WEIR_")}
@@ -266,17 +276,19 @@ def launcher(
     inherited["PYTHONPATH"] = os.pathsep.join(sys.path)
 
     def launch(port: int) -> Child:
-        return _Process([*module, *arguments(settings, target, metrics_port, port)], inherited)
+        return _Process([*module, *arguments(settings, target, ports, port)], inherited)
 
     return launch
 
 
-def arguments(settings: Settings, target: str, metrics_port: int, port: int) -> list[str]:
+def arguments(settings: Settings, target: str, ports: Ports, port: int) -> list[str]:
     """The command line of `weir gateway`, without the name of the command."""
     scheme = "https" if settings.tls_cert else "http"
-    metrics = _address(reachable(settings.host), metrics_port)
+    metrics = _address(reachable(settings.host), ports.metrics)
     options: dict[str, object] = {
         "target": target,
+        # Only this user may enter the directory of the private socket.
+        "advertised-target": _address(settings.host, ports.grpc),
         "host": settings.host,
         "port": port,
         "tls-cert": settings.tls_cert,

@@ -136,11 +136,15 @@ def test_http_answers_as_grpc_does(few: Path, tmp_path: Path, flags: tuple[str, 
             expect_right_answer(client)
         expect_same_answer(server.http)
         missing = infer(server.http, "no-such-model")
+        with closing(HTTPConnection(server.http, timeout=ANSWER_S)) as connection:
+            connection.request("GET", "/page/models")
+            shown = json.loads(connection.getresponse().read())["target"]
 
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
 
         assert missing[0] == 404
+        assert shown == server.target
         assert not path.parent.exists()
         assert "drained=True" in server.log() and "ERROR" not in server.log()
 

@@ -67,6 +67,15 @@ def gateway(
             **_server,
         ),
     ] = defaults.TIMEOUT_S,
+    advertised_target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The servers' address for other clients, which the page shows and puts into its "
+            "commands to copy; by default --target.",
+            **_server,
+        ),
+    ] = None,
     metrics_url: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +184,7 @@ def gateway(
         max_body_bytes=max_body_bytes,
         grace_s=grace,
         models_dir=models,
+        advertised_target=advertised_target,
         metrics_url=metrics_url,
         serves_page=page,
         cors_origins=tuple(cors_origin or ()),

@@ -72,7 +72,8 @@ def routes(gateway: Gateway) -> list[Route]:
             gateway.upstream.unary(request, rpc.server_info()),
             gateway.upstream.unary(request, rpc.models()),
         )
-        return json_response({"target": gateway.upstream.target, "server": info, "models": found})
+        target = gateway.settings.advertised_target or gateway.upstream.target
+        return json_response({"target": target, "server": info, "models": found})
 
     async def metrics(request: Request) -> Response:
         info = await gateway.upstream.unary(request, rpc.server_info())

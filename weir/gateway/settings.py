@@ -27,6 +27,8 @@ class GatewaySettings:
         max_body_bytes: largest body of a request, after decompression.
         grace_s: time of open requests to finish at a stop.
         models_dir: repository, bundle or ONNX file that the servers serve, for the page's networks.
+        advertised_target: the servers' address for other clients, which the page shows; by default
+            the target.
         metrics_url: /metrics of the servers, for the page; by default where a server says.
         serves_page: whether the page is served.
         cors_origins: origins whose pages may call the gateway.
@@ -45,6 +47,7 @@ class GatewaySettings:
     max_body_bytes: int = defaults.MAX_MESSAGE_BYTES
     grace_s: float = 10.0
     models_dir: Path | None = None
+    advertised_target: str | None = None
     metrics_url: str | None = None
     serves_page: bool = True
     cors_origins: tuple[str, ...] = ()

@@ -210,6 +210,9 @@ def settings(**own: Any) -> Settings:
     return Settings.model_validate({"models_dir": "models", "http_port": 8000, **own})
 
 
+PORTS = gateway_process.Ports(grpc=8, metrics=9)
+
+
 def options(arguments: Sequence[str]) -> dict[str, str]:
     assert arguments[0] == "gateway"
     pairs = [argument.removeprefix("--").partition("=") for argument in arguments[1:]]
@@ -217,21 +220,24 @@ def options(arguments: Sequence[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("host", "metrics"),
+    ("host", "metrics", "advertised"),
     [
-        ("127.0.0.1", "http://127.0.0.1:9/metrics"),
-        ("0.0.0.0", "http://127.0.0.1:9/metrics"),  # noqa: S104 - not bound
-        ("::", "http://[::1]:9/metrics"),
-        ("localhost", "http://localhost:9/metrics"),
+        ("127.0.0.1", "http://127.0.0.1:9/metrics", "127.0.0.1:8"),
+        ("0.0.0.0", "http://127.0.0.1:9/metrics", "0.0.0.0:8"),  # noqa: S104 - not bound
+        ("::", "http://[::1]:9/metrics", "[::]:8"),
+        ("localhost", "http://localhost:9/metrics", "localhost:8"),
     ],
 )
-def test_plaintext_gateway_listens_where_the_server_does(host: str, metrics: str) -> None:
+def test_plaintext_gateway_listens_where_the_server_does(
+    host: str, metrics: str, advertised: str
+) -> None:
     found = options(
-        gateway_process.arguments(settings(host=host, insecure=True), "unix:/s", 9, 8000)
+        gateway_process.arguments(settings(host=host, insecure=True), "unix:/s", PORTS, 8000)
     )
 
     assert found == {
         "target": "unix:/s",
+        "advertised-target": advertised,
         "host": host,
         "port": "8000",
         "models": "models",
@@ -248,7 +254,7 @@ def test_plaintext_gateway_listens_where_the_server_does(host: str, metrics: str
 def test_gateway_is_protected_as_the_server() -> None:
     own = {"tls_cert": "c.pem", "tls_key": "k.pem", "tls_client_ca": "ca.pem", "share_port": True}
 
-    found = options(gateway_process.arguments(settings(**own), "unix:/s", 9, 8000))
+    found = options(gateway_process.arguments(settings(**own), "unix:/s", PORTS, 8000))
 
     assert found["tls-cert"] == "c.pem" and found["tls-key"] == "k.pem"
     assert found["tls-client-ca"] == "ca.pem"
@@ -270,7 +276,7 @@ def test_child_gets_no_variable_of_weir(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GRPC_EXPERIMENTS", "the server's own")
     monkeypatch.setattr(sys, "path", [str(stand_in(tmp_path, program)), *sys.path])
 
-    child = gateway_process.launcher(settings(), environment, "unix:/s", 9, None)(0)
+    child = gateway_process.launcher(settings(), environment, "unix:/s", PORTS, None)(0)
     address = child.address()
     exit_code = child.wait()
 
