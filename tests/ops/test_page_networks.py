@@ -23,7 +23,7 @@ _DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
 const data = new DataTransfer();
 data.items.add(new File([bytes], arguments[1], {type: "image/png"}));
-const zone = document.querySelector(".drop-zone");
+const zone = document.querySelector("#panel-network .drop");
 for (const kind of ["dragover", "drop"]) {
     const event = {dataTransfer: data, bubbles: true, cancelable: true};
     zone.dispatchEvent(new DragEvent(kind, event));
@@ -82,7 +82,7 @@ def pixels(browser: Browser, selector: str) -> list[np.ndarray]:
 
 def drop(browser: Browser, data: bytes, name: str) -> None:
     """Drop a file as a user does."""
-    browser.find(".drop-zone")
+    browser.find("#panel-network .drop")
     browser.driver.execute_script(_DROP, base64.b64encode(data).decode(), name)
 
 
@@ -187,14 +187,14 @@ def test_an_encoder_decoder_has_two_tables_and_no_kernels(browser: Browser, url:
     browser.wait_for_text("Layers of the encoder")
     browser.wait_for_text("Layers of the decoder")
     browser.wait(lambda: "kernels" not in browser.text(".network").lower(), "a panel of kernels")
-    assert not browser.all(".drop-zone")
+    assert not browser.all("#panel-network .drop")
 
 
 def test_a_plain_model_is_shown_without_maps(browser: Browser, url: str) -> None:
     open_network(browser, url, "plain")
 
     browser.find(".layers tbody tr")
-    assert not browser.all(".drop-zone")
+    assert not browser.all("#panel-network .drop")
 
 
 def test_without_files_the_page_says_how_to_give_them(browser: Browser, target: str) -> None:

@@ -15,7 +15,7 @@ import { History } from "./history.js";
 import { modelView } from "./model_view.js";
 import { overview } from "./overview.js";
 import { signIn } from "./sign_in.js";
-import { ageInWords, counted } from "./words.js";
+import { ageInWords, providerName } from "./words.js";
 
 const POLL_MS = 2000;
 const TIMEOUT_MS = 10_000;
@@ -52,10 +52,16 @@ async function poll() {
 
 async function readModels(options) {
   try {
-    Object.assign(state, await getJson("/page/models", options), { problem: "", readAt: new Date() });
+    const { models, server, target } = await getJson("/page/models", options);
+    Object.assign(state, { models, server, target: reachable(target), problem: "", readAt: new Date() });
   } catch (error) {
     state.problem = error.message;
   }
+}
+
+/** A server that listens on every address of its machine is called at this page's host. */
+function reachable(target) {
+  return target.replace(/^(0\.0\.0\.0|\[::\])(?=:\d+$)/, location.hostname);
 }
 
 async function readMetrics(options) {
@@ -89,7 +95,7 @@ function showServer() {
   if (!server) return;
   const facts = [
     ["Weir", server.version],
-    ["Models run on", { cpu: "CPU", cuda: "CUDA" }[server.provider] ?? server.provider],
+    ["Models run on", providerName(server.provider)],
     ["ONNX Runtime", server.onnxruntime],
     ["Transport", server.transport],
     ["Cores", server.usable_cores || ""],

@@ -1,20 +1,20 @@
 /** The view of one model: its facts, its playground and its network. */
 
 import { getJson } from "./api.js";
-import { element, replace } from "./dom.js";
-import { answeringVersion, modelFacts } from "./models.js";
+import { element, replace, setText } from "./dom.js";
+import { answeringVersion, modelFacts, taskInWords } from "./models.js";
 import { tabs } from "./tabs.js";
 
 /** @returns `{node, update(state), close()}` as every view. */
 export function modelView(name) {
-  const head = element("h2", {}, name);
+  const task = element("p", { class: "muted" });
   const facts = element("div", { class: "versions" }, element("p", { class: "muted" }, "Reading the model …"));
   const body = element("div", { class: "model-body" });
   const node = element(
     "div",
     { class: "model" },
-    element("nav", { "aria-label": "Breadcrumb" }, element("a", { href: "#/" }, "All models"), " / ", element("span", { "aria-current": "page" }, name)),
-    head,
+    element("nav", { "aria-label": "Breadcrumb" }, element("a", { href: "#/" }, "All models")),
+    element("div", { class: "panel-head" }, element("h2", {}, name), task),
     facts,
     body,
   );
@@ -69,6 +69,7 @@ export function modelView(name) {
         replace(body);
         return;
       }
+      setText(task, taskInWords(model));
       replace(facts, modelFacts(model));
       show(model, state.target);
     },

@@ -5,7 +5,9 @@ import {
   ageInWords,
   batchingInWords,
   duration,
+  goldenInBrief,
   goldenInWords,
+  parityInBrief,
   parityInWords,
   providerInWords,
   significant,
@@ -13,7 +15,8 @@ import {
 } from "./words.js";
 
 // Roles are written out: a narrow page lays rows out as blocks, which takes a table's own away.
-const HEADS = ["Model", "State", "Runs on", "Checks", "Requests", "p99"];
+const HEADS = ["Model", "State", "Runs on", "Parity", "Golden test", "Requests", "p99"];
+const REASON_COLUMNS = 3;
 
 /**
  * The table of all models, a row for each version.
@@ -44,7 +47,15 @@ export function modelFacts(model) {
       element(
         "section",
         { class: "panel version", "aria-label": `Version ${version.version}` },
-        element("h3", { class: "version-head" }, `Version ${version.version}`, " ", answers(model, version), labels(version), stateMark(version)),
+        element(
+          "h3",
+          { class: "version-head" },
+          `Version ${version.version}`,
+          answers(model, version),
+          labels(version),
+          stateMark(version),
+          element("span", { class: "state-age muted" }, `for ${ageInWords(version.since)}`),
+        ),
         reason(version),
         element("dl", { class: "facts" }, versionFacts(version).map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
       ),
@@ -53,50 +64,66 @@ export function modelFacts(model) {
   ];
 }
 
+/** How many models answer requests; a count of those that do not is marked. */
+export function modelCounts(models) {
+  const ready = models.filter(answeringVersion).length;
+  const rest = models.length - ready;
+  return [`${ready} ready`, rest > 0 && [", ", element("span", { class: "error" }, `${rest} not ready`)]];
+}
+
+/** The task of a model. */
+export function taskInWords(model) {
+  return model.task.replaceAll("-", " ");
+}
+
 /** The version that answers requests which name none; undefined if there is none. */
 export function answeringVersion(model) {
   return model.versions.find((version) => version.version === model.answering);
 }
 
 function modelRows(model, sample) {
-  if (model.versions.length === 0) {
-    return [row(model, sample, element("span", { class: "state is-off" }, "not loaded"), "", notLoaded(model))];
-  }
-  return model.versions.map((version) => {
-    const checks = version.state === "READY" ? checksInWords(version).map((line) => element("p", {}, line)) : [];
-    return row(
-      model,
-      version.version === model.answering ? sample : undefined,
-      [stateMark(version), reason(version)],
-      providerInWords(version),
-      [checks, version === model.versions.at(-1) && notLoaded(model)],
-      version,
-    );
-  });
+  if (model.versions.length === 0) return [row(model, sample, element("span", { class: "state is-off" }, "not loaded"))];
+  return model.versions.map((version) => row(model, version.version === model.answering ? sample : undefined, stateMark(version), version));
 }
 
-function row(model, sample, state, provider, checks, version) {
-  const name = element("a", { href: modelHash(model.name) }, model.name);
-  const about = version && element("span", { class: "model-version" }, `version ${version.version}`, " ", answers(model, version), labels(version));
-  const task = model.task && element("span", { class: "muted" }, model.task.replaceAll("-", " "));
-  const cells = [
-    state,
-    provider,
-    checks,
-    sample ? `${significant(sample.requests_per_s)}/s` : "–",
-    sample ? duration(sample.p99_s) : "–",
-  ];
+function row(model, sample, state, version) {
+  const isLast = version === model.versions.at(-1);
+  const about = version && [`version ${version.version}`, " ", answers(model, version), labels(version)];
+  const task = model.task && element("span", { class: "muted" }, `${version ? " · " : ""}${taskInWords(model)}`);
   return element(
     "tr",
     { role: "row", "data-model": model.name, "data-version": version?.version },
-    element("th", { role: "rowheader", scope: "row" }, name, " ", about, " ", task),
-    cells.map((cell, index) => element("td", { role: "cell", "data-head": HEADS[index + 1] }, element("div", {}, cell))),
+    element(
+      "th",
+      { role: "rowheader", scope: "row" },
+      element("a", { href: modelHash(model.name) }, model.name),
+      " ",
+      element("span", {}, about, task),
+      isLast && notLoaded(model),
+    ),
+    cell("State", state),
+    version?.reason ? cell("Reason", reason(version), REASON_COLUMNS) : checkCells(version),
+    cell("Requests", sample ? `${significant(sample.requests_per_s)}/s` : "–"),
+    cell("p99", sample ? duration(sample.p99_s) : "–"),
   );
+}
+
+/** How a version runs, and what was checked; empty for one that does not run. */
+function checkCells(version) {
+  const isReady = version?.state === "READY";
+  return [
+    cell("Runs on", version && providerInWords(version)),
+    cell("Parity", isReady && parityInBrief(version.parity)),
+    cell("Golden test", isReady && goldenInBrief(version.golden)),
+  ];
+}
+
+function cell(head, content, columns = null) {
+  return element("td", { role: "cell", "data-head": head, colspan: columns }, element("div", {}, content));
 }
 
 function versionFacts(version) {
   const facts = [
-    ["State", `${stateInWords(version)} since ${ageInWords(version.since)}`],
     ["Runs on", providerInWords(version)],
     ["Parity", version.state === "READY" ? parityInWords(version.parity) : ""],
     ["Golden test", version.state === "READY" ? goldenInWords(version.golden) : ""],
@@ -104,10 +131,6 @@ function versionFacts(version) {
     ["Not served", version.unserved_outputs.join(", ")],
   ];
   return facts.filter(([, value]) => value);
-}
-
-function checksInWords(version) {
-  return [parityInWords(version.parity), goldenInWords(version.golden)];
 }
 
 function stateMark(version) {

@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { bytes, paint, picture, variable } from "./pixels.js";
+import { counted } from "./words.js";
 
 const MOST_PLANES = 8;
 
@@ -33,9 +34,9 @@ export function kernels(found, signal) {
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
 
-  const some = shownKernels < outputs ? `${shownKernels} of ${outputs} kernels` : `${outputs} ${outputs === 1 ? "kernel" : "kernels"}`;
+  const some = shownKernels < outputs ? `${shownKernels} of ${outputs} kernels` : counted(outputs, "kernel");
   const size = isLine ? `${width} steps` : `${height} × ${width}`;
-  const over = planes < inputs ? `, for the first ${planes} of ${inputs} channels` : `, for ${inputs} ${inputs === 1 ? "channel" : "channels"}`;
+  const over = planes < inputs ? `, for the first ${planes} of ${inputs} channels` : `, for ${counted(inputs, "channel")}`;
   const facts = `${some} of ${size}${over}`;
   const range = `from ${short(found.minimum)} to ${short(found.maximum)}`;
   const grid = element("div", { class: `pixel-grid${columns > 2 * rows ? " is-wide" : ""}`, role: "img", "aria-label": `${facts}: weights ${range}` }, canvases);

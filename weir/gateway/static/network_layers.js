@@ -14,7 +14,7 @@ export function layers(graph, network) {
   const table = element(
     "table",
     { class: "table layers" },
-    element("caption", { class: "muted" }, "For one row. A connection is one use of a weight; sharing is connections / parameters."),
+    element("caption", { class: "muted" }, "Counted for one input. A connection is one use of a weight; sharing is connections divided by parameters."),
     element(
       "thead",
       {},

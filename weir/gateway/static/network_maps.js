@@ -2,7 +2,9 @@
 
 import { postBytes } from "./api.js";
 import { element, replace, setText } from "./dom.js";
+import { pictureDrop } from "./picture_drop.js";
 import { bytes, picture } from "./pixels.js";
+import { counted } from "./words.js";
 
 /**
  * @param path of the POST.
@@ -12,28 +14,10 @@ export function featureMaps(path, size, signal) {
   const status = element("p", { role: "status" });
   const problem = element("p", { class: "error", role: "alert" });
   const result = element("div", { class: "blocks" });
-  const input = element("input", { type: "file", id: "maps-file", accept: "image/png,image/jpeg", onchange: () => show(input.files[0]) });
-  const zone = element(
-    "div",
-    { class: "drop-zone", ondragover: over, ondragleave: () => zone.classList.remove("is-over"), ondrop: drop },
-    element("label", { for: input.id }, "Drop a PNG or a JPEG here, or choose one"),
-    input,
-  );
+  const zone = pictureDrop("maps-file", show);
   let latest = 0;
 
-  function over(event) {
-    event.preventDefault();
-    zone.classList.add("is-over");
-  }
-
-  function drop(event) {
-    event.preventDefault();
-    zone.classList.remove("is-over");
-    show(event.dataTransfer.files[0]);
-  }
-
   async function show(file) {
-    if (!file) return;
     const turn = ++latest;
     setText(problem, "");
     setText(status, `Computing the maps of ${file.name} …`);
@@ -41,7 +25,7 @@ export function featureMaps(path, size, signal) {
       const answer = await postBytes(path, file, file.type || "application/octet-stream", { signal });
       if (turn !== latest) return;
       replace(result, seen(answer.picture), answer.blocks.map(block));
-      setText(status, answer.blocks.length > 0 ? `Maps of ${file.name} after ${count(answer.blocks.length, "block")}.` : "The network has no block whose output is a picture.");
+      setText(status, answer.blocks.length > 0 ? `Maps of ${file.name} after ${counted(answer.blocks.length, "block")}.` : "The network has no block whose output is a picture.");
     } catch (error) {
       if (error.name === "AbortError" || turn !== latest) return;
       replace(result);
@@ -52,7 +36,7 @@ export function featureMaps(path, size, signal) {
 
   return [
     element("p", { class: "muted" }, `What the network makes of a picture, after each block. It sees ${size.height} × ${size.width} pixels ${size.channels === 1 ? "in grey" : "in colour"}. In each map black is the lowest number, white the highest.`),
-    zone,
+    zone.node,
     status,
     problem,
     result,
@@ -78,10 +62,10 @@ function block(found, at) {
     }),
   );
   const flat = found.ranges.filter(([low, high]) => low === high).length;
-  const some = shown < maps ? `${shown} of ${maps} maps` : count(maps, "map");
+  const some = shown < maps ? `${shown} of ${maps} maps` : counted(maps, "map");
   const low = Math.min(...found.ranges.map((range) => range[0]));
   const high = Math.max(...found.ranges.map((range) => range[1]));
-  const facts = [`${some} of ${height} × ${width}`, `from ${low.toFixed(2)} to ${high.toFixed(2)}`.replaceAll("-", "−"), flat > 0 && `${count(flat, "map")} ${flat === 1 ? "is" : "are"} constant`];
+  const facts = [`${some} of ${height} × ${width}`, `from ${low.toFixed(2)} to ${high.toFixed(2)}`.replaceAll("-", "−"), flat > 0 && `${counted(flat, "map")} ${flat === 1 ? "is" : "are"} constant`];
   return figure(`${at + 1}. ${[found.layer, found.operator].filter(Boolean).join(" · ")}`, facts.filter(Boolean).join(", "), canvases, drawnWidth > 32);
 }
 
@@ -92,8 +76,4 @@ function figure(title, facts, canvases, isLarge) {
     element("figcaption", {}, element("strong", {}, title), element("span", { class: "muted" }, ` ${facts}`)),
     element("div", { class: `pixel-grid${isLarge ? " is-large" : ""}`, role: "img", "aria-label": `${title}: ${facts}` }, canvases),
   );
-}
-
-function count(number, noun) {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }

@@ -2,7 +2,7 @@
 
 import { charts } from "./charts.js";
 import { element, replace, setText } from "./dom.js";
-import { modelTable } from "./models.js";
+import { modelCounts, modelTable } from "./models.js";
 
 const ALL = "";
 
@@ -11,6 +11,7 @@ export function overview() {
   const select = element("select", { id: "charts-of", class: "field", onchange: () => showCharts() });
   const problem = element("p", { class: "error", role: "status", hidden: true });
   const load = charts();
+  const counts = element("p", { class: "muted" });
   const table = element("div", { class: "table-box" }, element("p", { class: "muted" }, "Reading the models …"));
   let history = null;
 
@@ -33,7 +34,12 @@ export function overview() {
       problem,
       load.node,
     ),
-    element("section", { class: "panel", "aria-labelledby": "models-head" }, element("h2", { id: "models-head" }, "Models"), table),
+    element(
+      "section",
+      { class: "panel", "aria-labelledby": "models-head" },
+      element("div", { class: "panel-head" }, element("h2", { id: "models-head" }, "Models"), counts),
+      table,
+    ),
   );
   return {
     node,
@@ -41,6 +47,7 @@ export function overview() {
     update(state) {
       history = state.history;
       if (state.models) {
+        replace(counts, modelCounts(state.models));
         replace(table, modelTable(state.models, (name) => latest(history, name)));
         setOptions(select, state.models.map((model) => model.name));
       }

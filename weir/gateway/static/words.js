@@ -15,14 +15,28 @@ export function parityInWords(parity) {
 
 /** The golden test: the recorded inputs run when the version was loaded. */
 export function goldenInWords(golden) {
-  if (golden === null) return "no golden test";
-  return `golden test passed: largest difference ${short(golden)}`;
+  if (golden === null) return "none";
+  return `passed: outputs differ from the recorded ones by at most ${short(golden)}`;
+}
+
+/** Both checks for a narrow column. */
+export function parityInBrief(parity) {
+  return parity === null ? "not compared" : difference(parity);
+}
+
+export function goldenInBrief(golden) {
+  return golden === null ? "none" : `passed, ${difference(golden)}`;
+}
+
+/** An ONNX Runtime execution provider. */
+export function providerName(provider) {
+  return { cpu: "CPU", cuda: "CUDA" }[provider] ?? provider;
 }
 
 /** How a version runs. */
 export function providerInWords(version) {
   if (!version.provider) return "";
-  const name = { cpu: "CPU", cuda: "CUDA" }[version.provider] ?? version.provider;
+  const name = providerName(version.provider);
   if (!version.threads) return name;
   const threads = counted(version.threads, "thread");
   return `${name}, ${threads}, ${counted(version.instances, "batch", "batches")} at a time`;
@@ -72,6 +86,10 @@ export function spaced(name) {
 /** A number and its noun. */
 export function counted(count, one, many = `${one}s`) {
   return `${count} ${count === 1 ? one : many}`;
+}
+
+function difference(value) {
+  return value === 0 ? "equal" : `≤ ${short(value)}`;
 }
 
 /** A difference with two digits, as `weir models` writes it. */

@@ -59,7 +59,7 @@ function strongest(source, steps) {
     const at = row.indexOf(Math.max(...row));
     return element("tr", {}, element("th", { scope: "row" }, token), element("td", {}, source[at]), element("td", {}, percentage(row[at])));
   });
-  const head = ["output token", "strongest source token", "weight"].map((title) => element("th", { scope: "col" }, title));
+  const head = ["Output token", "Strongest source token", "Weight"].map((title) => element("th", { scope: "col" }, title));
   return element("table", { class: "table attention-table" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
 }
 

@@ -1,14 +1,21 @@
-/** The state of a form's calls: running, latency or error. Of several calls, the newest counts. */
+/** The result of a form's calls: running, answer or error. Of several calls, the newest counts. */
 
-import { element } from "../dom.js";
+import { element, replace } from "../dom.js";
+
+const NO_CALL = "The answer appears here.";
 
 /**
- * @returns `{nodes, run(call, show), fail(message), reset(), stop()}`. `nodes` are a line with the
- *   latency and one with the error, both live regions.
+ * The panel of the result.
+ *
+ * @param before nodes at its top.
+ * @returns `{node, result, run(call, show), fail(message), reset(), stop()}`. `result` holds the
+ *   answer; it is emptied at a failure, so that no older answer stands beside an error. Result,
+ *   latency and error are live regions.
  */
-export function callStatus() {
-  const line = element("p", { class: "muted call-line", role: "status" });
+export function callStatus(...before) {
+  const line = element("p", { class: "muted call-line", role: "status" }, NO_CALL);
   const problem = element("p", { class: "error", "aria-live": "assertive" });
+  const result = element("div", { class: "result", "aria-live": "polite" });
   let newest = 0;
   let abort = null;
 
@@ -20,8 +27,15 @@ export function callStatus() {
     return newest;
   }
 
+  function showProblem(message) {
+    line.textContent = "";
+    replace(result);
+    problem.textContent = message;
+  }
+
   return {
-    nodes: [line, problem],
+    node: element("section", { class: "panel", "aria-label": "Result" }, before, line, problem, result),
+    result,
 
     /**
      * Make a call and show its answer, unless a newer call has begun.
@@ -42,22 +56,21 @@ export function callStatus() {
         line.textContent = `Answer in ${milliseconds(latency_ms)}${more ? `, ${more}` : ""}`;
       } catch (error) {
         if (!isNewest() || error.name === "AbortError") return;
-        line.textContent = "";
-        problem.textContent = error.message;
+        showProblem(error.message);
       }
     },
 
     /** Show an error of the form itself, without a call. */
     fail(message) {
       begin();
-      line.textContent = "";
-      problem.textContent = message;
+      showProblem(message);
     },
 
-    /** Forget the running call and show nothing. */
+    /** Forget the calls and their results. */
     reset() {
       begin();
-      line.textContent = "";
+      line.textContent = NO_CALL;
+      replace(result);
     },
 
     /** Cancel the running call; nothing is shown any more. */

@@ -18,9 +18,9 @@ export function classBars(classes) {
   const head = element(
     "tr",
     {},
-    element("th", { scope: "col" }, "class"),
+    element("th", { scope: "col" }, "Class"),
     element("td", { "aria-hidden": "true" }),
-    element("th", { scope: "col", class: "class-percent" }, "probability"),
+    element("th", { scope: "col", class: "class-percent" }, "Probability"),
   );
   return element("table", { class: "table class-bars" }, element("thead", {}, head), element("tbody", {}, rows));
 }

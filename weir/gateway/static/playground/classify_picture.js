@@ -2,6 +2,7 @@
 
 import { postJson } from "../api.js";
 import { element, replace } from "../dom.js";
+import { pictureDrop } from "../picture_drop.js";
 import { callSnippets } from "./call_snippets.js";
 import { callStatus } from "./call_status.js";
 import { classifyPictureCall } from "./call_texts.js";
@@ -14,8 +15,8 @@ const TOP = 5;
 /** @returns the function that ends its calls, as each part of the playground. */
 export function mount(container, model) {
   const status = callStatus();
+  const { result } = status;
   const snippets = callSnippets(model);
-  const result = element("div", { class: "result", "aria-live": "polite" });
   const preview = element("img", { class: "preview", alt: "", hidden: true });
   let address = "";
 
@@ -49,7 +50,6 @@ export function mount(container, model) {
   }
 
   function choose(file) {
-    if (!file) return;
     drawing?.clear();
     show(file);
     classify(file, file.name);
@@ -58,44 +58,22 @@ export function mount(container, model) {
   function drawn(picture) {
     if (picture === null) {
       status.reset();
-      replace(result);
       snippets.clear();
       return;
     }
     show(null);
-    input.value = "";
+    zone.input.value = "";
     classify(picture, "");
   }
 
-  const input = element("input", { id: "picture", class: "file", type: "file", accept: "image/png,image/jpeg", onchange: () => choose(input.files[0]) });
-  const zone = element(
-    "div",
-    { class: "drop" },
-    element("label", { for: "picture" }, "Drop a picture here, or choose a file (PNG or JPEG)"),
-    input,
-    preview,
-  );
-  zone.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("is-over");
-  });
-  zone.addEventListener("dragleave", () => zone.classList.remove("is-over"));
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("is-over");
-    if (event.dataTransfer.files.length === 0) return;
-    // The input then shows the file's name.
-    input.files = event.dataTransfer.files;
-    choose(input.files[0]);
-  });
-
+  const zone = pictureDrop("picture", choose, preview);
   const drawing = drawableSide(model.contract) ? drawDigit(model.contract, drawn) : null;
   container.append(
     element(
       "div",
       { class: "try" },
-      element("section", { class: "panel", "aria-label": "Picture" }, drawing?.node, zone),
-      element("section", { class: "panel", "aria-label": "Result" }, status.nodes, result),
+      element("section", { class: "panel", "aria-label": "Picture" }, drawing?.node, zone.node),
+      status.node,
     ),
     snippets.node,
   );

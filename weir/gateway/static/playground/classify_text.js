@@ -13,8 +13,8 @@ const TOP = 5;
 /** @returns the function that ends its calls, as each part of the playground. */
 export function mount(container, model) {
   const status = callStatus();
+  const { result } = status;
   const snippets = callSnippets(model);
-  const result = element("div", { class: "result", "aria-live": "polite" });
 
   function submit(text) {
     snippets.show((place) => classifyTextCall(place, model.name, text, TOP));
@@ -34,7 +34,7 @@ export function mount(container, model) {
       "div",
       { class: "try" },
       textForm(model.contract, { label: "Text", verb: "Classify", submit }),
-      element("section", { class: "panel", "aria-label": "Result" }, status.nodes, result),
+      status.node,
     ),
     snippets.node,
   );

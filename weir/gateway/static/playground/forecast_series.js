@@ -16,8 +16,8 @@ const STEPS_SHOWN_PER_FORECAST = 5;
 export function mount(container, model) {
   const series = model.contract.series;
   const status = callStatus();
+  const { result } = status;
   const snippets = callSnippets(model);
-  const result = element("div", { class: "result", "aria-live": "polite" });
   const field = element("textarea", { id: "series", class: "field text-field series-field", rows: "10", spellcheck: "false", "aria-describedby": "series-hint" });
   const file = element("input", { id: "series-file", class: "file", type: "file", accept: ".csv,.txt,text/csv,text/plain", onchange: readFile });
   const horizon = element("input", { id: "horizon", class: "field", type: "number", min: 1, max: series.horizon, step: 1, value: series.horizon, required: true });
@@ -71,7 +71,7 @@ export function mount(container, model) {
       result,
       chart.node,
       remarks.map((remark) => element("p", { class: "muted" }, `${remark}.`)),
-      element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Forecast values" }, valueTable(forecast, ahead, following.dates ? dates.name : "step")),
+      element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Forecast values" }, valueTable(forecast, ahead, following.dates ? dates.name : "Step")),
     );
   }
 
@@ -98,7 +98,7 @@ export function mount(container, model) {
         ),
         element("button", { class: "button is-primary", type: "submit" }, "Forecast"),
       ),
-      element("section", { class: "panel", "aria-label": "Result" }, status.nodes, result),
+      status.node,
     ),
     snippets.node,
   );

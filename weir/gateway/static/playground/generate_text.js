@@ -11,12 +11,12 @@ import { textForm, unknownNote } from "./text_form.js";
 
 /** @returns the function that ends its calls, as each part of the playground. */
 export function mount(container, model) {
-  const status = callStatus();
-  const snippets = callSnippets(model);
-  const hasAttention = Boolean(model.contract.decoding.attention);
   // Each token would be announced alone, so only the result is a live region.
   const stream = element("p", { class: "stream" });
-  const result = element("div", { class: "result", "aria-live": "polite" });
+  const status = callStatus(stream);
+  const { result } = status;
+  const snippets = callSnippets(model);
+  const hasAttention = Boolean(model.contract.decoding.attention);
   const options = searchOptions();
 
   function submit(text) {
@@ -69,7 +69,7 @@ export function mount(container, model) {
       "div",
       { class: "try" },
       textForm(model.contract, { label: "Text", verb: "Generate", options: options.node, submit }),
-      element("section", { class: "panel", "aria-label": "Result" }, stream, status.nodes, result),
+      status.node,
     ),
     snippets.node,
   );
@@ -81,14 +81,14 @@ function searchOptions() {
   const search = element(
     "select",
     { id: "search", class: "field", onchange: update },
-    element("option", { value: "greedy" }, "Greedy: the likeliest token at every step"),
+    element("option", { value: "greedy" }, "Greedy search"),
     element("option", { value: "beam" }, "Beam search"),
     element("option", { value: "sample" }, "Sampling"),
   );
   const width = numberField("width", "Beam width", { value: 4, min: 1, max: 64 });
   const temperature = numberField("temperature", "Temperature", { value: 1, min: 0.05, max: 10, step: "any" });
   const seed = numberField("seed", "Seed", { value: 0, min: 0, max: Number.MAX_SAFE_INTEGER });
-  const count = numberField("count", "Results", { value: 1, min: 1, max: 16 });
+  const count = numberField("count", "Hypotheses", { value: 1, min: 1, max: 16 });
 
   function update() {
     width.node.hidden = search.value !== "beam";
@@ -120,6 +120,6 @@ function hypothesisTable(hypotheses) {
   const rows = hypotheses.map((each, at) =>
     element("tr", {}, element("td", {}, at + 1), element("td", {}, each.text), element("td", {}, each.score.toFixed(3)), element("td", {}, percentage(Math.exp(each.log_probability)))),
   );
-  const head = ["rank", "text", "score", "probability"].map((title) => element("th", { scope: "col" }, title));
+  const head = ["Rank", "Text", "Score", "Probability"].map((title) => element("th", { scope: "col" }, title));
   return element("table", { class: "table hypotheses" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
 }

@@ -14,8 +14,8 @@ const COLOURS = 12;
 /** @returns the function that ends its calls, as each part of the playground. */
 export function mount(container, model) {
   const status = callStatus();
+  const { result } = status;
   const snippets = callSnippets(model);
-  const result = element("div", { class: "result", "aria-live": "polite" });
   // By tag, in the order of their first appearance: a tag keeps its colour from text to text.
   const colours = new Map();
 
@@ -53,7 +53,7 @@ export function mount(container, model) {
       "div",
       { class: "try" },
       textForm(model.contract, { label: "Text", verb: "Tag", submit }),
-      element("section", { class: "panel", "aria-label": "Result" }, status.nodes, result),
+      status.node,
     ),
     snippets.node,
   );

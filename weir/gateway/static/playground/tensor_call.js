@@ -11,8 +11,8 @@ import { firstRequest, nested, requestText, valuesText } from "./tensor_data.js"
 export function mount(container, model) {
   const path = `/v2/models/${encodeURIComponent(model.name)}`;
   const status = callStatus();
+  const { result } = status;
   const snippets = callSnippets(model);
-  const result = element("div", { class: "result", "aria-live": "polite" });
   const field = element("textarea", { id: "request", class: "field text-field request-field", rows: "16", spellcheck: "false", "aria-describedby": "request-hint" });
   const hint = element("p", { id: "request-hint", class: "muted" }, `The JSON of a request to ${path}/infer.`);
 
@@ -55,7 +55,7 @@ export function mount(container, model) {
         hint,
         element("button", { class: "button is-primary", type: "submit" }, "Send"),
       ),
-      element("section", { class: "panel", "aria-label": "Result" }, status.nodes, result),
+      status.node,
     ),
     snippets.node,
   );
@@ -92,6 +92,6 @@ function outputTable(outputs) {
       element("td", {}, element("pre", { class: "tensor-values", tabindex: "0", role: "region", "aria-label": `Values of ${name}` }, valuesText(data, shape))),
     ),
   );
-  const head = ["output", "type", "values"].map((title) => element("th", { scope: "col" }, title));
+  const head = ["Output", "Type", "Values"].map((title) => element("th", { scope: "col" }, title));
   return element("table", { class: "table outputs" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
 }
