@@ -2,17 +2,21 @@
 
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.helpers import onnx_models
+from tests.helpers.certificates import Authority
 from tests.helpers.gateway import gateway
 from tests.helpers.http_client import HttpClient
 from tests.helpers.waiting import wait_until
 from tests.integration.gateway_world import AFFINE, INFER
-from tests.integration.harness import Server
+from tests.integration.harness import Server, running
 
+TOKEN = "secret-of-someone-0123456789"  # noqa: S105 - of the tests
 OTHER = "https://other.example"
 REQUESTS = "weir_gateway_requests_total"
 OPEN_INFERENCE = "/v2/models/{name}/infer"
@@ -101,6 +105,37 @@ def test_an_origin_that_was_not_named_may_not(shared_client: HttpClient) -> None
     assert (preflight.code, answer.code) == (400, 403)
     assert "access-control-allow-origin" not in preflight.headers
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_servers_with_certificates_and_tokens_are_reached(tmp_path: Path) -> None:
+    """The server's certificate is for another name, and it asks for the gateway's own."""
+    authority = Authority(tmp_path / "authority")
+    own, of_gateway = authority.issue("weir.example"), authority.issue("gateway")
+    tokens = tmp_path / "tokens.toml"
+    tokens.touch(mode=0o600)
+    tokens.write_text(f"[tokens.one]\ntoken = '{TOKEN}'\ncalls = ['infer']\n")
+    flags = ("--tls-cert", own.cert, "--tls-key", own.key, "--tls-client-ca", authority.ca)
+    onnx_models.write_plain(tmp_path / "models", "affine", onnx_models.affine())
+    access = ("--ca", authority.ca, "--cert", of_gateway.cert, "--key", of_gateway.key)
+    with running(
+        tmp_path / "models",
+        tmp_path / "log",
+        *map(str, flags),
+        "--tokens-file",
+        str(tokens),
+        ready=False,
+    ) as server:
+        server.wait_for_log("server ready")
+        with gateway(server.target, *map(str, access), "--server-name", "weir.example") as address:
+            client = HttpClient(address)
+            let_in = client.post(INFER, AFFINE, {"authorization": f"Bearer {TOKEN}"})
+            stranger = client.post(INFER, AFFINE)
+        with gateway(server.target, "--tls", "--ca", str(authority.ca)) as address:
+            unknown = HttpClient(address).post(INFER, AFFINE, {"x-request-timeout": "2"})
+
+    assert (let_in.code, stranger.code) == (200, 401)
+    assert stranger.headers["www-authenticate"] == "Bearer"
+    assert unknown.code in (503, 504)
 
 
 def test_requests_are_counted_by_route_and_code(server: Server) -> None:

@@ -20,8 +20,9 @@ TOKEN = "0123456789abcdef"  # noqa: S105
 OPTIONS = {
     "--target", "--tls", "--ca", "--cert", "--key", "--server-name", "--token-file", "--header",
 }  # fmt: skip
-# `serve` and the others start a program; `inspect` reads a bundle.
-WITHOUT_SERVER = {*launch.PROGRAMS, "fetch", "inspect"}
+# `serve` and the others start a program; `inspect` reads a bundle. `gateway` calls with the tokens
+# of its own callers; its options are tested in `tests/integration/test_gateway_access.py`.
+WITHOUT_SERVER = {*launch.PROGRAMS, "fetch", "gateway", "inspect"}
 # By verb, a command line that succeeds on the fake server.
 COMMANDS = {
     "infer": ("infer", "echo", "--input", "[[1, 2]]"),
