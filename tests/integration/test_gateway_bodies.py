@@ -366,6 +366,9 @@ INPUTS = {
     "lone surrogate": b'{"id": "\\ud800", "inputs": []}',
     "lone surrogate and NaN": b'{"id": "\\ud800", "parameters": {"a": NaN}, "inputs": []}',
     "surrogate as a key": b'{"\\ud800": NaN}',
+    "surrogate in UTF-8 and NaN": (
+        b'{"id": "\xed\xa0\x80", "parameters": {"a": NaN}, "inputs": []}'
+    ),
     "number of a million digits": one_tensor(data=[]).replace(b"[]", b"[" + b"9" * 10**6 + b"]"),
     "that and NaN": one_tensor(data=[]).replace(b"[]", b"[NaN, " + b"9" * 10**6 + b"]"),
     "1e999": one_tensor(datatype="INT64").replace(b'"shape"', b'"data": [1e999], "shape"'),

@@ -274,7 +274,8 @@ def kind_of(value: object) -> str:
 
 def _lenient(body: bytes) -> Any:
     try:
-        content = json.loads(body)
+        # Of bytes, `loads` would take UTF-16 and surrogates too.
+        content = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"body: expected JSON: {_reason(error)}") from error
     if _SURROGATE.search(body):
