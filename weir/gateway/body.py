@@ -164,18 +164,6 @@ async def read(request: Request, gateway: "Gateway") -> bytes:
     return await _decompress(request, gateway, body, encoding) if encoding in _ENCODINGS else body
 
 
-async def read_json(request: Request, gateway: "Gateway") -> dict[str, Any]:
-    """The body of a request as a JSON object.
-
-    Raises:
-        InvalidArgument: it is none.
-        Refused, ResourceExhausted: as `read`; or its objects are too many.
-    """
-    body = await read(request, gateway)
-    await count_json(request, gateway, body)
-    return await run(len(body), json_object, body)
-
-
 async def count_json(
     request: Request, gateway: "Gateway", body: bytes, json_length: str | None = None
 ) -> int:

@@ -89,7 +89,7 @@ class Endpoint:
             return http_error(500, "internal error of the gateway; its log has the reason")
 
     def _check_origin(self, request: Request) -> None:
-        """Refuse what a page of another site sends by the browser of somebody with access.
+        """Refuse what a page of another site sends by the browser of a user with access.
 
         A browser sends such a request without asking, and hides only the answer. It names the
         relation of the two sites, or at least the page's origin; other clients send neither.
