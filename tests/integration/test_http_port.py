@@ -138,13 +138,13 @@ def test_http_answers_as_grpc_does(few: Path, tmp_path: Path, flags: tuple[str, 
         missing = infer(server.http, "no-such-model")
         with closing(HTTPConnection(server.http, timeout=ANSWER_S)) as connection:
             connection.request("GET", "/page/models")
-            shown = json.loads(connection.getresponse().read())["target"]
+            shown = json.loads(connection.getresponse().read())
 
         server.process.send_signal(signal.SIGTERM)
         assert server.ended() == 0
 
         assert missing[0] == 404
-        assert shown == server.target
+        assert (shown["target"], shown["tls"]) == (server.target, False)
         assert not path.parent.exists()
         assert "drained=True" in server.log() and "ERROR" not in server.log()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# A larger body is decompressed and parsed on a thread.
+# What takes more memory, as bytes or as objects, is decompressed and parsed on a thread.
 INLINE_BYTES = 1 << 20
 # A compressed body is decompressed in steps, each counted before the next: the first one here, the
 # others on a thread.

@@ -100,8 +100,9 @@ class _Service:
             message, form = read_raw_request(name, version, data, metadata)
         else:
             counted_bytes = await body.count_json(request, self._gateway, data, header_length)
+            size_bytes = max(len(data), counted_bytes)
             message, form = await body.run(
-                len(data), read_request, name, version, data, header_length
+                size_bytes, read_request, name, version, data, header_length
             )
             # The message has the values; the objects are gone.
             self._gateway.budget.refund(request.scope, counted_bytes)

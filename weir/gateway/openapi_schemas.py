@@ -324,6 +324,7 @@ def _of_page() -> dict[str, Schema]:
     found["Models"] = fields(
         {
             "target": {"type": "string", "description": "The addresses of the servers."},
+            "tls": {"type": "boolean", "description": "Whether clients call them over TLS."},
             "server": reference("ServerInfo"),
             "models": array(reference("ModelInfo")),
         },

@@ -73,7 +73,8 @@ def routes(gateway: Gateway) -> list[Route]:
             gateway.upstream.unary(request, rpc.models()),
         )
         target = gateway.settings.advertised_target or gateway.upstream.target
-        return json_response({"target": target, "server": info, "models": found})
+        tls = gateway.settings.clients_use_tls
+        return json_response({"target": target, "tls": tls, "server": info, "models": found})
 
     async def metrics(request: Request) -> Response:
         info = await gateway.upstream.unary(request, rpc.server_info())

@@ -69,6 +69,14 @@ class GatewaySettings:
             )
 
     @property
+    def clients_use_tls(self) -> bool:
+        """Whether other clients call the servers over TLS.
+
+        Behind a unix socket is the server that started this gateway, with the same certificate.
+        """
+        return bool(self.tls_cert if str(self.target).startswith("unix:") else self.tls)
+
+    @property
     def address(self) -> str:
         """Host and port to listen on."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -108,7 +108,8 @@ class _Service:
     ) -> Result:
         data = await body.read(request, self._gateway)
         counted_bytes = await body.count_json(request, self._gateway, data) if is_json else 0
-        result = await body.run(len(data), read, request.path_params["name"], data)
+        size_bytes = max(len(data), counted_bytes)
+        result = await body.run(size_bytes, read, request.path_params["name"], data)
         # The message has the values; the objects are gone.
         self._gateway.budget.refund(request.scope, counted_bytes)
         return result

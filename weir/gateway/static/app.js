@@ -25,7 +25,7 @@ const banner = document.getElementById("banner");
 const signOut = document.getElementById("sign-out");
 
 /** What the views show; `problem` and `metricsProblem` are empty while all is well. */
-const state = { models: null, server: null, target: "", readAt: null, problem: "", metricsProblem: "", history: new History() };
+const state = { models: null, server: null, target: "", usesTls: false, readAt: null, problem: "", metricsProblem: "", history: new History() };
 
 let view = null;
 let timer = 0;
@@ -52,8 +52,8 @@ async function poll() {
 
 async function readModels(options) {
   try {
-    const { models, server, target } = await getJson("/page/models", options);
-    Object.assign(state, { models, server, target: reachable(target), problem: "", readAt: new Date() });
+    const { models, server, target, tls } = await getJson("/page/models", options);
+    Object.assign(state, { models, server, target: reachable(target), usesTls: tls, problem: "", readAt: new Date() });
   } catch (error) {
     state.problem = error.message;
   }

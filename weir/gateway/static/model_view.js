@@ -27,7 +27,7 @@ export function modelView(name) {
   }
 
   /** Mount the tabs again only when another version answers: a poll must not empty a form. */
-  function show(model, serverTarget) {
+  function show(model, servers) {
     const version = answeringVersion(model);
     const key = version ? `${version.version} ${version.since}` : "";
     if (key === shown && body.hasChildNodes()) return;
@@ -40,7 +40,7 @@ export function modelView(name) {
     const tryIt = async () => {
       const contract = contractOf(await getJson(`/v2/models/${encodeURIComponent(name)}/config`));
       const { mount } = await import("./playground.js");
-      return (panel) => mount(panel, { name, version: version.version, contract, serverTarget });
+      return (panel) => mount(panel, { name, version: version.version, contract, ...servers });
     };
     const network = async () => {
       const { mount } = await import("./network.js");
@@ -71,7 +71,7 @@ export function modelView(name) {
       }
       setText(task, taskInWords(model));
       replace(facts, modelFacts(model));
-      show(model, state.target);
+      show(model, { serverTarget: state.target, usesTls: state.usesTls });
     },
   };
 }

@@ -22,7 +22,7 @@ const PARTS = {
 };
 
 /**
- * @param model `{name, version, contract, serverTarget}`; `contract` is null for a model without one.
+ * @param model `{name, version, contract, serverTarget, usesTls}`; `contract` is null for a model without one.
  * @returns a function that ends its calls and empties the container.
  */
 export function mount(container, model) {

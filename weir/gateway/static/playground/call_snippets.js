@@ -28,7 +28,7 @@ export function callSnippets(model) {
   return {
     node,
     show(call) {
-      const texts = call({ origin: location.origin, target: model.serverTarget, hasToken: token() !== "" });
+      const texts = call({ origin: location.origin, target: model.serverTarget, usesTls: model.usesTls, hasToken: token() !== "" });
       said.textContent = "";
       node.hidden = false;
       replace(

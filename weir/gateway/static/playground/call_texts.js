@@ -8,8 +8,9 @@
  * - Line breaks of a body are escaped in its JSON; those of an argument stand within its quotes.
  * - Where the page has a token, the commands read one from the file token.txt.
  *
- * Each function takes `place`, `{origin, target, hasToken}`: the gateway's address, the servers' and
- * whether calls carry a token. Each returns `{curl, python, weir}`.
+ * Each function takes `place`, `{origin, target, usesTls, hasToken}`: the gateway's address, the
+ * servers', whether these use TLS, and whether calls carry a token. Each returns
+ * `{curl, python, weir}`.
  */
 
 const TOKEN_FILE = "token.txt";
@@ -176,12 +177,14 @@ function python(place, lines, standard = [], others = []) {
   const target = pythonLiteral(targets.length > 1 ? targets : place.target);
   const imports = [...standard.map((each) => `import ${each}\n`), standard.length > 0 ? "\n" : "", ...others.map((each) => `import ${each}\n`), "import weir\n"];
   const token = place.hasToken ? `, token_file=${pythonLiteral(TOKEN_FILE)}` : "";
-  return `${imports.join("")}\nclient = weir.Client(${target}${token})\n${lines}`;
+  const tls = place.usesTls ? ", tls=True" : "";
+  return `${imports.join("")}\nclient = weir.Client(${target}${tls}${token})\n${lines}`;
 }
 
 function weir(place, verb, rest) {
+  const tls = place.usesTls ? " --tls" : "";
   const token = place.hasToken ? ` --token-file ${TOKEN_FILE}` : "";
-  return `weir ${verb} ${rest} --target ${shellQuoted(place.target)}${token}`;
+  return `weir ${verb} ${rest} --target ${shellQuoted(place.target)}${tls}${token}`;
 }
 
 /** A command of one text; - would stand for standard input, and -x for an option. */
