@@ -14,6 +14,6 @@ test("calls of servers with TLS use it", () => {
   assert.match(plain.python, /weir\.Client\("a:8001"\)/);
   assert.match(secure.python, /weir\.Client\("a:8001", tls=True\)/);
   assert.doesNotMatch(plain.weir, /--tls/);
-  assert.match(secure.weir, /--target a:8001 --tls$/);
+  assert.match(secure.weir, /--target a:8001 --tls /);
   assert.equal(plain.curl, secure.curl);
 });
