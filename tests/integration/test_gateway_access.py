@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers import onnx_models
 from tests.helpers.certificates import Authority
-from tests.helpers.gateway import gateway
+from tests.helpers.gateway import gateway, gateway_process
 from tests.helpers.http_client import HttpClient
 from tests.helpers.waiting import wait_until
 from tests.integration.gateway_world import AFFINE, INFER
@@ -177,10 +177,13 @@ def test_client_that_leaves_is_counted(server: Server) -> None:
         )
 
 
-def test_metrics_are_for_callers_that_the_servers_answer() -> None:
+def test_without_a_server_the_log_says_so_and_metrics_are_closed(tmp_path: Path) -> None:
     """No server listens on the discard port."""
-    with gateway("127.0.0.1:9") as address:
+    log = tmp_path / "log"
+    with gateway_process("127.0.0.1:9", log=log) as (address, _):
         answer = HttpClient(address).get("/metrics", {"x-request-timeout": "1"})
+        warning = "WARNING weir.gateway.upstream: no server answers target=127.0.0.1:9 "
+        wait_until(lambda: warning in log.read_text(), "the gateway to miss the server")
 
     assert answer.code in (503, 504)
     assert b"weir_gateway" not in answer.body

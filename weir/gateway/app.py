@@ -1,5 +1,6 @@
 """The ASGI application: every route, and what holds for all of them."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +35,9 @@ def build(settings: GatewaySettings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.upstream.open()
+        look = asyncio.create_task(gateway.upstream.look())
         yield
+        look.cancel()
         await gateway.upstream.close()
 
     infer = open_inference.infer(gateway)

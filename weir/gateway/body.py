@@ -286,7 +286,11 @@ def _check_length(request: Request, limit_bytes: int) -> None:
 
 
 def _too_large(limit_bytes: int, got: object) -> Refused:
-    return Refused(413, f"body: expected at most {limit_bytes} bytes (--max-body-bytes), got {got}")
+    return Refused(
+        413,
+        f"body: expected at most {limit_bytes} bytes (--max-body-bytes of weir gateway, "
+        f"--max-message-bytes of weir serve), got {got}",
+    )
 
 
 async def _receive(request: Request, gateway: "Gateway", limit_bytes: int) -> bytes:

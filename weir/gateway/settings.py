@@ -1,5 +1,6 @@
 """Settings of a gateway, checked as a whole."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from weir.client import defaults, proxies
 from weir.client.balancing import Servers
 from weir.client.credentials import Tls
 from weir.client.errors import UsageError
+
+_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class GatewaySettings:
             the target.
         metrics_url: /metrics of the servers, for the page; by default where a server says.
         serves_page: whether the page is served.
-        cors_origins: origins whose pages may call the gateway.
+        cors_origins: origins whose pages may call the gateway; `*` is all.
     """
 
     target: Servers = defaults.TARGET
@@ -63,6 +66,11 @@ class GatewaySettings:
                 f"host {self.host} is beyond loopback: expected --tls-cert and --tls-key; "
                 "or --insecure; or a loopback host, such as 127.0.0.1"
             )
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise UsageError(
+                    f"cors_origin: expected an origin such as https://app.example, got {origin!r}"
+                )
         if self.metrics_url and not self.metrics_url.startswith(("http://", "https://")):
             raise UsageError(
                 f"metrics_url: expected http://… or https://…, got {self.metrics_url!r}"

@@ -5,6 +5,7 @@ cancelled with the task of its request, which ends when the HTTP client leaves.
 """
 
 import asyncio
+import logging
 import math
 import re
 from collections.abc import AsyncGenerator
@@ -15,13 +16,23 @@ from starlette.requests import Request
 
 from weir.client import rpc
 from weir.client.connection import AsyncConnection, CallContext
-from weir.client.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
+from weir.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Unauthenticated,
+    Unavailable,
+)
 from weir.gateway.body import BodyBudget
 from weir.gateway.metrics import RequestMetrics
 from weir.gateway.settings import GatewaySettings
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
+_LOOK_S = 5.0
 _STOPS = "the gateway stops"
 _TIMEOUT = b"x-request-timeout"
 _AUTHORIZATION = b"authorization"
@@ -55,6 +66,16 @@ class Upstream:
         """Open the channel."""
         limit_bytes = self._settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
         self._connection = AsyncConnection(self._context, limit_bytes)
+
+    async def look(self) -> None:
+        """Log a warning if no server answers now; one that does later is found."""
+        try:
+            await self._open_connection.unary(rpc.server_live(), _LOOK_S, ())
+        except (DeadlineExceeded, Unavailable) as error:
+            logger.warning("no server answers target=%s cause=%s", self.target, error)
+        except CallError:
+            # A server that refuses the call answers.
+            pass
 
     async def close(self) -> None:
         """Close the channel; calls still running are cancelled."""

@@ -27,6 +27,18 @@ for (const side of [28, 32]) {
   });
 }
 
+test("a digit whose mass is far from its middle is not cut off", () => {
+  const seven = [[[20, 20], [80, 20], [40, 80]]];
+  for (const look of [MNIST, DIGITS]) {
+    for (const strokes of [seven, ...SAMPLE_DIGITS]) {
+      const [left, top, right, bottom] = boxOf(digitPicture(strokes, 28, look), 28);
+      const longer = Math.max(right - left, bottom - top);
+
+      assert.ok(Math.abs(longer - look.box) <= 1, `the longer side is ${longer} of ${look.box}`);
+    }
+  }
+});
+
 test("size and place of a drawing change nothing", () => {
   const moved = SAMPLE_DIGITS[3].map((stroke) => stroke.map(([x, y]) => [7 + x / 4, 90 + y / 4]));
 

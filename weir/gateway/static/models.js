@@ -26,7 +26,7 @@ const REASON_COLUMNS = 3;
  */
 export function modelTable(models, sampleOf) {
   if (models.length === 0) {
-    return element("p", { class: "muted" }, "The server has no model.");
+    return element("p", { class: "muted" }, "The server has no model, or none that this visitor may see.");
   }
   return element(
     "table",

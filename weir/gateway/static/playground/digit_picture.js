@@ -30,7 +30,8 @@ export function drawableSide(contract) {
 }
 
 /**
- * The picture of strokes, white on black, with their centre of mass in its middle.
+ * The picture of strokes, white on black, with their centre of mass in its middle, as far as the
+ * square that a digit fills stays within the picture.
  *
  * @param strokes lists of points [x, y], in any unit, y downwards.
  * @param side height and width of the picture.
@@ -41,7 +42,9 @@ export function digitPicture(strokes, side, look) {
   if (drawn.length === 0) return null;
   const fitted = moved(fit(drawn, look.box - look.line), side / 2, side / 2);
   const [x, y] = centreOfMass(raster(fitted, side, look), side);
-  return raster(moved(fitted, side / 2 - x, side / 2 - y), side, look);
+  const room = (side - look.box) / 2;
+  const [right, down] = [x, y].map((place) => Math.min(Math.max(side / 2 - place, -room), room));
+  return raster(moved(fitted, right, down), side, look);
 }
 
 /** The centre of mass [x, y] of a picture, in pixels from its corner. */
