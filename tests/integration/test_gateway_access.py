@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.helpers import onnx_models
 from tests.helpers.certificates import Authority
 from tests.helpers.gateway import gateway, gateway_process
-from tests.helpers.http_client import HttpClient
+from tests.helpers.http_client import HttpClient, received
 from tests.helpers.waiting import wait_until
 from tests.integration.gateway_world import AFFINE, INFER
 from tests.integration.harness import Server, running
@@ -136,6 +137,18 @@ def test_servers_with_certificates_and_tokens_are_reached(tmp_path: Path) -> Non
     assert (let_in.code, stranger.code) == (200, 401)
     assert stranger.headers["www-authenticate"] == "Bearer"
     assert unknown.code in (503, 504)
+
+
+def test_two_tokens_are_refused(client: HttpClient) -> None:
+    with closing(client.connect()) as connection:
+        connection.putrequest("GET", "/v2")
+        for token in ("one", "two"):
+            connection.putheader("authorization", f"Bearer {token}")
+        connection.endheaders()
+        answer = received(connection.getresponse())
+
+    assert answer.code == 400
+    assert answer.json()["error"] == "authorization: expected one header, got several"
 
 
 def test_requests_are_counted_by_route_and_code(server: Server) -> None:

@@ -101,7 +101,7 @@ class _Service:
         except BaseException:
             await bodies.aclose()
             raise
-        return EventStream(events(first, bodies))
+        return EventStream(first, bodies)
 
     async def _read(
         self, read: Callable[[str, bytes], Result], request: Request, *, is_json: bool = True
@@ -320,20 +320,29 @@ def result_event(result: Generated) -> schemas.ResultEvent:
 
 
 class EventStream(Response):
-    """Server-sent events; ends with the task of its request, and closes the generator then."""
+    """The events of a generation; ends with the task of its request, and its call with it.
+
+    Args:
+        first: the first message of the call, read already.
+        bodies: the following messages.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, first: GeneratedToken | Generated, bodies: AsyncGenerator[bytes, None]
+    ) -> None:
         # nginx would collect the events of a response that it buffers.
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         # The base class knows the length of its body, a stream has none.
         del self.headers["content-length"]
-        self._content = content
+        self._bodies = bodies
+        self._content = events(first, bodies)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the events; each waits until the client has taken most of the ones before it."""
-        async with aclosing(self._content) as content:
+        # A generator that has not begun closes nothing itself.
+        async with aclosing(self._bodies), aclosing(self._content) as content:
             head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(head)
             async for data in content:

@@ -142,6 +142,8 @@ class Upstream:
             if name == _TIMEOUT:
                 timeout_s = _seconds(value)
             elif name == _AUTHORIZATION:
+                if any(key == "authorization" for key, _ in metadata):
+                    raise InvalidArgument("authorization: expected one header, got several")
                 metadata.append(("authorization", self._authorization(value)))
             elif name in _PASSED_ON and _PRINTABLE.fullmatch(value):
                 metadata.append((_PASSED_ON[name], value.decode("ascii")))

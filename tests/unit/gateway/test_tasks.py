@@ -129,7 +129,7 @@ def test_next_message_waits_until_the_last_is_written() -> None:
 
         bodies = stream.bodies()
         first = read_message(await anext(bodies))
-        response = tasks.EventStream(tasks.events(first, bodies))
+        response = tasks.EventStream(first, bodies)
         answering = asyncio.create_task(response({}, send, send))  # type: ignore[arg-type]
         await is_full.wait()
         await asyncio.sleep(0)
@@ -137,6 +137,23 @@ def test_next_message_waits_until_the_last_is_written() -> None:
         assert stream.taken == 4
         answering.cancel()
         await asyncio.wait([answering])
+        assert stream.is_closed
+
+    asyncio.run(main())
+
+
+def test_client_that_leaves_before_the_head_ends_the_call() -> None:
+    stream = Stream(token("A"), token("B"))
+
+    async def main() -> None:
+        async def send(_message: Any) -> None:
+            raise asyncio.CancelledError
+
+        bodies = stream.bodies()
+        first = read_message(await anext(bodies))
+        response = tasks.EventStream(first, bodies)
+        with pytest.raises(asyncio.CancelledError):
+            await response({}, send, send)  # type: ignore[arg-type]
         assert stream.is_closed
 
     asyncio.run(main())
