@@ -737,29 +737,35 @@ def test_stop_ends_streams_after_what_they_have_sent(serve: Serve) -> None:
 def test_stop_ends_no_call_with_cancelled(serve: Serve, row: str) -> None:
     """Core's own shutdown ends about one call in five so, of those that cross it on the wire."""
     codes: set[grpc.StatusCode] = set()
+    for _ in range(8):
+        served = serve(Echo=Unary(echo))
+        codes |= _ends_of_calls(served, f"127.0.0.1:{served.transport.port}")
 
-    def call_to_the_end(port: int, answered: threading.Semaphore) -> None:
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
+
+
+def _ends_of_calls(served: Served, target: str) -> set[grpc.StatusCode]:
+    """Stop a transport while eight clients call it, each until its first failure; the failures."""
+    codes: set[grpc.StatusCode] = set()
+    answered = threading.Semaphore(0)
+
+    def call_to_the_end() -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        with grpc.insecure_channel(target, options) as channel:
             echo_call: Any = channel.unary_unary("/t.Test/Echo")
             while (code := echo_call.future(b"x", timeout=WAIT_S).code()) is OK:
                 answered.release()
             codes.add(code)
 
-    for _ in range(8):
-        served, answered = serve(Echo=Unary(echo)), threading.Semaphore(0)
-        arguments = (served.transport.port, answered)
-        callers = [threading.Thread(target=call_to_the_end, args=arguments) for _ in range(8)]
-        for caller in callers:
-            caller.start()
-        for _ in range(200):
-            assert answered.acquire(timeout=WAIT_S)
-
-        assert served.transport.stop(WAIT_S)
-        for caller in callers:
-            caller.join()
-
-    assert codes == {grpc.StatusCode.UNAVAILABLE}
+    callers = [threading.Thread(target=call_to_the_end) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for _ in range(200):
+        assert answered.acquire(timeout=WAIT_S)
+    assert served.transport.stop(WAIT_S)
+    for caller in callers:
+        caller.join()
+    return codes
 
 
 def _first_refusal(served: Served) -> grpc.StatusCode:
@@ -898,27 +904,9 @@ def test_stop_ends_no_call_of_the_unix_socket_with_cancelled(
     transport: str, socket_path: Path, row: str
 ) -> None:
     codes: set[grpc.StatusCode] = set()
-
-    def call_to_the_end(served: Served, answered: threading.Semaphore) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(f"unix:{socket_path}", options) as channel:
-            echo_call: Any = channel.unary_unary("/t.Test/Echo")
-            while (code := echo_call.future(b"x", timeout=WAIT_S).code()) is OK:
-                answered.release()
-            codes.add(code)
-
     for _ in range(8):
         with on_socket(transport, socket_path, Echo=Unary(echo)) as served:
-            answered = threading.Semaphore(0)
-            arguments = (served, answered)
-            callers = [threading.Thread(target=call_to_the_end, args=arguments) for _ in range(8)]
-            for caller in callers:
-                caller.start()
-            for _ in range(200):
-                assert answered.acquire(timeout=WAIT_S)
-            assert served.transport.stop(WAIT_S)
-            for caller in callers:
-                caller.join()
+            codes |= _ends_of_calls(served, f"unix:{socket_path}")
 
     assert codes == {grpc.StatusCode.UNAVAILABLE}
 
