@@ -109,6 +109,17 @@ class _Server(uvicorn.Server):
 
 
 def _config(settings: GatewaySettings, limits: ConnectionLimits) -> uvicorn.Config:
+    files = {
+        "--tls-cert": settings.tls_cert,
+        "--tls-key": settings.tls_key,
+        "--tls-client-ca": settings.tls_client_ca,
+    }
+    given = {option: path for option, path in files.items() if path is not None}
+    for option, path in given.items():
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{option} {path}: {error.strerror or error}") from None
     try:
         config = uvicorn.Config(
             build(settings),
@@ -127,11 +138,11 @@ def _config(settings: GatewaySettings, limits: ConnectionLimits) -> uvicorn.Conf
             ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
         )
         config.load()
-    except (OSError, ssl.SSLError) as error:
-        files = [settings.tls_cert, settings.tls_key, settings.tls_client_ca]
-        named = ", ".join(str(file) for file in files if file)
+    except OSError as error:
+        named = ", ".join(f"{option} {path}" for option, path in given.items())
         raise UsageError(
-            f"tls: {named}: expected certificates and a key in PEM: {error}"
+            f"{named}: expected PEM files with a certificate and its own key, got "
+            f"{error.strerror or error}"
         ) from error
     return config
 
