@@ -13,9 +13,9 @@
 const LOOKS = {
   // LeCun et al., 1998, section III-A.
   mnist: { box: 20, line: 2.4, edge: 1 },
-  // scikit-learn's digits fill 8 x 8 pixels, which Weir enlarges to 24 x 24: their lines are thick
-  // and their edges soft.
-  digits: { box: 24, line: 3.6, edge: 3 },
+  // scikit-learn's digits fill 8 x 8 pixels, which Weir enlarges to 24 x 24: their lines are thick,
+  // and their soft edges lie within that.
+  digits: { box: 22, line: 4.2, edge: 3 },
 };
 
 /** The look of the digits that a bundle was trained on; MNIST's if the contract names no other. */
