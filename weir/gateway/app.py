@@ -13,19 +13,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weir.client import rpc
 from weir.gateway import networks, open_inference, openapi, page, tasks, upstream
-from weir.gateway.endpoint import Endpoint
+from weir.gateway.endpoint import route
 from weir.gateway.errors import http_error
 from weir.gateway.metrics import NO_ROUTE
 from weir.gateway.settings import GatewaySettings
 from weir.gateway.tensors import HEADER_LENGTH
 
 _INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
-_INFER_ROUTE = "/v2/models/{name}/infer"
 
 
 def build(settings: GatewaySettings) -> ASGIApp:
@@ -40,28 +38,21 @@ def build(settings: GatewaySettings) -> ASGIApp:
         look.cancel()
         await gateway.upstream.close()
 
-    infer = open_inference.infer(gateway)
-    infer.route = _INFER_ROUTE
-    routes = [
-        *open_inference.routes(gateway),
-        *tasks.routes(gateway),
-        *page.routes(gateway),
-        *networks.routes(gateway),
-        *openapi.routes(gateway),
-        Route("/metrics", Endpoint(partial(_metrics, gateway), gateway), methods=["GET"]),
-    ]
-    for route in routes:
-        if isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
-            path = route.path.replace("/versions/{version}", "")
-            route.endpoint.route = path.removesuffix("/") or "/"
     app = Starlette(
-        routes=routes,
+        routes=[
+            *open_inference.routes(gateway),
+            *tasks.routes(gateway),
+            *page.routes(gateway),
+            *networks.routes(gateway),
+            *openapi.routes(gateway),
+            route("/metrics", partial(_metrics, gateway), gateway),
+        ],
         middleware=_middleware(settings),
         exception_handlers={HTTPException: partial(_http_error, gateway)},
         lifespan=lifespan,
     )
     # A browser's request of another origin needs the middleware.
-    return app if settings.cors_origins else _direct(app, infer)
+    return app if settings.cors_origins else _direct(app, open_inference.infer(gateway))
 
 
 def _direct(app: ASGIApp, infer: ASGIApp) -> ASGIApp:

@@ -188,6 +188,24 @@ async def count_json(
     return size_bytes
 
 
+async def parse_json(
+    request: Request,
+    gateway: "Gateway",
+    body: bytes,
+    parse: Callable[[], Result],
+    json_length: str | None = None,
+) -> Result:
+    """What a function makes of a body with JSON; the objects of the JSON count until it returns.
+
+    Args:
+        json_length: as of `count_json`, which has the errors too.
+    """
+    counted_bytes = await count_json(request, gateway, body, json_length)
+    result = await run(max(len(body), counted_bytes), parse)
+    gateway.budget.refund(request.scope, counted_bytes)
+    return result
+
+
 def json_memory_bytes(text: memoryview) -> int:
     """An upper bound of the memory that the objects of a JSON text take, and the text's own.
 

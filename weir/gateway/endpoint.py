@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from weir.client.errors import ResourceExhausted, WeirError
@@ -28,15 +29,17 @@ class Endpoint:
     """The ASGI application of one route.
 
     Starlette's own wrapper of a handler costs several times as much as this class.
+
+    Args:
+        route: the path of its route, as metrics name it.
     """
 
-    def __init__(self, handler: Handler, gateway: Gateway) -> None:
+    def __init__(self, handler: Handler, gateway: Gateway, route: str) -> None:
         self._handler = handler
         self._budget = gateway.budget
         self._metrics = gateway.metrics
         self._origins = gateway.settings.cors_origins
-        self.route = ""
-        """The path of its route, as metrics name it; `app` sets it."""
+        self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -52,7 +55,7 @@ class Endpoint:
                 code = response.status_code
         finally:
             self._budget.release(scope)
-            self._metrics.observe(self.route, code, time.perf_counter() - start_s)
+            self._metrics.observe(self._route, code, time.perf_counter() - start_s)
 
     async def _send_in_pieces(self, response: Response, scope: Scope, send: Send) -> int:
         """Send a large body as fast as its client reads, and count it until then; the code sent."""
@@ -114,6 +117,12 @@ class Endpoint:
                 403,
                 f"Origin: expected a page of this gateway, or --cors-origin, got {origin[:256]!r}",
             )
+
+
+def route(path: str, handler: Handler, gateway: Gateway, *methods: str) -> Route:
+    """A route with an endpoint, by default for GET; metrics name a model's version by no number."""
+    name = path.replace("/versions/{version}", "")
+    return Route(path, Endpoint(handler, gateway, name), methods=methods or ("GET",))
 
 
 async def _no_body() -> Message:

@@ -76,14 +76,14 @@ def error_content(error: Exception) -> dict[str, str]:
 
 def error_response(error: WeirError) -> Response:
     """The response of an expected failure; a delay before a retry becomes Retry-After."""
-    status = status_of(error)
-    code = error.code if isinstance(error, Refused) else HTTP_CODES[status]
+    content = error_content(error)
+    code = error.code if isinstance(error, Refused) else HTTP_CODES[content["status"]]
     headers = {}
     if isinstance(error, CallError) and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if code == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    return json_response({"error": str(error), "status": status}, code, headers)
+    return json_response(content, code, headers)
 
 
 def http_error(code: int, message: str, headers: dict[str, str] | None = None) -> Response:

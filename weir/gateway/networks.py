@@ -7,7 +7,6 @@ protects the files as it protects the model.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from starlette.routing import Route
 from weir.client import rpc
 from weir.client.errors import InvalidArgument, NotFound, Unimplemented
 from weir.gateway import body, model_files
-from weir.gateway.endpoint import Endpoint
+from weir.gateway.endpoint import route
 from weir.gateway.errors import JSON
 from weir.gateway.inspection_sandbox import Inspection, InspectionSandbox
 from weir.gateway.model_files import ModelFiles
@@ -28,8 +27,6 @@ from weir.gateway.upstream import Gateway
 _MOST_CACHED = 64
 _PAIR_SUFFIXES = (".encoder", ".decoder")
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 def routes(gateway: Gateway) -> list[Route]:
     """The routes of a model's network; none if the page is off."""
@@ -37,14 +34,11 @@ def routes(gateway: Gateway) -> list[Route]:
         return []
     networks = _Networks(gateway)
 
-    def route(view: str, handler: Handler, method: str = "GET") -> Route:
-        path = f"/page/models/{{name}}/{view}"
-        return Route(path, Endpoint(handler, gateway), methods=[method])
-
+    path = "/page/models/{name}/"
     return [
-        route("network", networks.network),
-        route("kernels", networks.kernels),
-        route("feature-maps", networks.feature_maps, "POST"),
+        route(f"{path}network", networks.network, gateway),
+        route(f"{path}kernels", networks.kernels, gateway),
+        route(f"{path}feature-maps", networks.feature_maps, gateway, "POST"),
     ]
 
 

@@ -4,7 +4,7 @@ Binary tensors, classification, configuration, statistics, and model control.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -16,7 +16,7 @@ from weir.client import defaults, rpc
 from weir.client.errors import InvalidArgument, Unavailable, Unimplemented
 from weir.gateway import body
 from weir.gateway.body import kind_of
-from weir.gateway.endpoint import Endpoint
+from weir.gateway.endpoint import Endpoint, Handler, route
 from weir.gateway.errors import JSON, json_response
 from weir.gateway.tensors import (
     HEADER_LENGTH,
@@ -45,36 +45,34 @@ _NOT_OFFERED = (
     "/v2/cudasharedmemory/{rest:path}",
 )
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 def routes(gateway: Gateway) -> list[Route]:
     """The routes of `/v2`."""
     service = _Service(gateway)
 
-    def route(path: str, handler: Handler, *methods: str) -> Route:
-        return Route(path, Endpoint(handler, gateway), methods=methods or ("GET",))
+    def own(path: str, handler: Handler, *methods: str) -> Route:
+        return route(path, handler, gateway, *methods)
 
     def of_model(suffix: str, handler: Handler, *methods: str) -> list[Route]:
         return [
-            route("/v2/models/{name}" + version + suffix, handler, *methods)
+            own("/v2/models/{name}" + version + suffix, handler, *methods)
             for version in ("", "/versions/{version}")
         ]
 
     found = [
         *of_model("/infer", service.infer, "POST"),
-        route("/v2", service.server_metadata),
-        route("/v2/health/live", service.live),
-        route("/v2/health/ready", service.ready),
-        route("/v2/models/stats", service.statistics),
+        own("/v2", service.server_metadata),
+        own("/v2/health/live", service.live),
+        own("/v2/health/ready", service.ready),
+        own("/v2/models/stats", service.statistics),
         *of_model("", service.model_metadata),
         *of_model("/ready", service.model_ready),
         *of_model("/config", service.config),
         *of_model("/stats", service.statistics),
-        route("/v2/repository/index", service.index, "POST"),
-        route("/v2/repository/models/{name}/load", service.load, "POST"),
-        route("/v2/repository/models/{name}/unload", service.unload, "POST"),
-        *(route(path, service.not_offered, "GET", "POST") for path in _NOT_OFFERED),
+        own("/v2/repository/index", service.index, "POST"),
+        own("/v2/repository/models/{name}/load", service.load, "POST"),
+        own("/v2/repository/models/{name}/unload", service.unload, "POST"),
+        *(own(path, service.not_offered, "GET", "POST") for path in _NOT_OFFERED),
     ]
     # Also with a slash at the end: a redirect would need the scheme and host of a proxy in front.
     return found + [Route(f"{each.path}/", each.endpoint, methods=each.methods) for each in found]
@@ -82,7 +80,7 @@ def routes(gateway: Gateway) -> list[Route]:
 
 def infer(gateway: Gateway) -> Endpoint:
     """The endpoint of inference alone."""
-    return Endpoint(_Service(gateway).infer, gateway)
+    return Endpoint(_Service(gateway).infer, gateway, "/v2/models/{name}/infer")
 
 
 class _Service:
@@ -99,13 +97,8 @@ class _Service:
             metadata = await self._metadata(request)
             message, form = read_raw_request(name, version, data, metadata)
         else:
-            counted_bytes = await body.count_json(request, self._gateway, data, header_length)
-            size_bytes = max(len(data), counted_bytes)
-            message, form = await body.run(
-                size_bytes, read_request, name, version, data, header_length
-            )
-            # The message has the values; the objects are gone.
-            self._gateway.budget.refund(request.scope, counted_bytes)
+            read = partial(read_request, name, version, data, header_length)
+            message, form = await body.parse_json(request, self._gateway, data, read, header_length)
         response = await self._unary(request, "ModelInfer", message, pb.ModelInferResponse)
         accepted = body.header(request, b"accept-encoding")
         return await body.run(response.ByteSize(), _infer_response, response, form, accepted)
@@ -195,8 +188,8 @@ class _Service:
         data = await body.read(request, self._gateway)
         if not data:
             return {}
-        await body.count_json(request, self._gateway, data)
-        return await body.run(len(data), body.json_object, data)
+        counted_bytes = await body.count_json(request, self._gateway, data)
+        return await body.run(max(len(data), counted_bytes), body.json_object, data)
 
     async def _unary(
         self, request: Request, method: str, message: Message, kind: type[rpc.Received]

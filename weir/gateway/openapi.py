@@ -12,15 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from weir.gateway import page
-from weir.gateway.endpoint import Endpoint
+from weir.gateway.endpoint import route
 from weir.gateway.errors import HTTP_CODES, JSON
 from weir.gateway.openapi_operations import TAGS, Content, Operation, operations
 from weir.gateway.openapi_schemas import Schema, components, reference
 from weir.gateway.tensors import HEADER_LENGTH
 from weir.gateway.upstream import Gateway
 
-_DOCS = "docs.html"
 # Off with the page.
 _OF_PAGE = {"Page"}
 _PAGE_PATHS = {"/docs"}
@@ -58,21 +56,13 @@ A token of the server goes into the header Authorization."""
 
 
 def routes(gateway: Gateway) -> list[Route]:
-    """The routes of the document; `/docs` is off with the page."""
+    """The route of the document; the page has `/docs`, which shows it."""
     content = orjson.dumps(document(serves_page=gateway.settings.serves_page))
 
     async def openapi(_: Request) -> Response:
         return Response(content, media_type=JSON)
 
-    found = [Route("/openapi.json", Endpoint(openapi, gateway), methods=["GET"])]
-    if gateway.settings.serves_page:
-        file = page.read_files()[_DOCS]
-
-        async def docs(request: Request) -> Response:
-            return page.file_response(request, file)
-
-        found.append(Route("/docs", Endpoint(docs, gateway), methods=["GET"]))
-    return found
+    return [route("/openapi.json", openapi, gateway)]
 
 
 def document(*, serves_page: bool = True) -> dict[str, Any]:

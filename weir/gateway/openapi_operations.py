@@ -1,7 +1,7 @@
 """The operations of the gateway's HTTP interface: what `/openapi.json` says of each route."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from weir.gateway.openapi_schemas import Schema, array, reference
@@ -311,17 +311,12 @@ def _inference() -> list[Operation]:
 
 
 def _of_version(operation: Operation) -> Operation:
-    return Operation(
-        f"{operation.name}_of_version",
-        operation.method,
-        operation.path.replace("{name}", "{name}/versions/{version}"),
-        operation.tag,
-        f"{operation.summary}, of one version",
-        operation.description,
-        {**operation.examples, "version": "1"},
-        accepts=operation.accepts,
-        answers=operation.answers,
-        others=operation.others,
+    return replace(
+        operation,
+        name=f"{operation.name}_of_version",
+        path=operation.path.replace("{name}", "{name}/versions/{version}"),
+        summary=f"{operation.summary}, of one version",
+        examples={**operation.examples, "version": "1"},
     )
 
 

@@ -15,13 +15,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from weir.client import rpc
-from weir.gateway.endpoint import Endpoint
+from weir.gateway.endpoint import route
 from weir.gateway.errors import http_error, json_response
 from weir.gateway.metrics_source import MetricsSource
 from weir.gateway.upstream import Gateway
 
 _FILES: Final = Path(__file__).parent / "static"
 _INDEX = "index.html"
+_DOCS = "docs.html"
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -59,13 +60,16 @@ def routes(gateway: Gateway) -> list[Route]:
     source = MetricsSource(gateway.settings)
 
     async def index(request: Request) -> Response:
-        return file_response(request, files[_INDEX])
+        return _file_response(request, files[_INDEX])
+
+    async def docs(request: Request) -> Response:
+        return _file_response(request, files[_DOCS])
 
     async def static(request: Request) -> Response:
         file = files.get(request.path_params["file"])
         if file is None:
             return http_error(404, f"GET {request.url.path[:256]}: no such file")
-        return file_response(request, file)
+        return _file_response(request, file)
 
     async def models(request: Request) -> Response:
         info, found = await asyncio.gather(
@@ -81,10 +85,11 @@ def routes(gateway: Gateway) -> list[Route]:
         return json_response(await source.read(info, request.headers.get("authorization")))
 
     return [
-        Route("/", Endpoint(index, gateway), methods=["GET"]),
-        Route("/static/{file:path}", Endpoint(static, gateway), methods=["GET"]),
-        Route("/page/models", Endpoint(models, gateway), methods=["GET"]),
-        Route("/page/metrics", Endpoint(metrics, gateway), methods=["GET"]),
+        route("/", index, gateway),
+        route("/docs", docs, gateway),
+        route("/static/{file:path}", static, gateway),
+        route("/page/models", models, gateway),
+        route("/page/metrics", metrics, gateway),
     ]
 
 
@@ -100,7 +105,7 @@ def read_files() -> dict[str, _File]:
     return found
 
 
-def file_response(request: Request, file: _File) -> Response:
+def _file_response(request: Request, file: _File) -> Response:
     """The file, or 304 if the browser has it. A browser asks each time (no-cache)."""
     headers = PAGE_HEADERS | {"cache-control": "no-cache", "etag": file.etag}
     known = [

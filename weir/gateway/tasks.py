@@ -39,7 +39,7 @@ from weir.client.rpc import Call, Result, Version, parse
 from weir.gateway import body, errors, multipart
 from weir.gateway import task_schemas as schemas
 from weir.gateway.body import json_object
-from weir.gateway.endpoint import Endpoint, Handler
+from weir.gateway.endpoint import Handler, route
 from weir.gateway.upstream import Gateway
 from weir.protocol import tasks_pb2 as pb
 
@@ -62,7 +62,7 @@ def routes(gateway: Gateway) -> list[Route]:
         "forecast": partial(service.unary, forecast_call),
     }
     return [
-        Route(f"/v1/models/{{name}}:{verb}", Endpoint(handler, gateway), methods=["POST"])
+        route(f"/v1/models/{{name}}:{verb}", handler, gateway, "POST")
         for verb, handler in handlers.items()
     ]
 
@@ -107,12 +107,10 @@ class _Service:
         self, read: Callable[[str, bytes], Result], request: Request, *, is_json: bool = True
     ) -> Result:
         data = await body.read(request, self._gateway)
-        counted_bytes = await body.count_json(request, self._gateway, data) if is_json else 0
-        size_bytes = max(len(data), counted_bytes)
-        result = await body.run(size_bytes, read, request.path_params["name"], data)
-        # The message has the values; the objects are gone.
-        self._gateway.budget.refund(request.scope, counted_bytes)
-        return result
+        read_body = partial(read, request.path_params["name"], data)
+        if is_json:
+            return await body.parse_json(request, self._gateway, data, read_body)
+        return await body.run(len(data), read_body)
 
 
 def classify_call(model: str, data: bytes) -> Call[schemas.ClassifyResponse]:
